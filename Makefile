@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need in .venv and nowhere else.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+DISTS  := core enclave verify host image sim
+STAMP  := $(VENV)/.ready
+
+.PHONY: setup demo test check test-image lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements-dev.lock enclave/requirements.lock $(DISTS:%=%/pyproject.toml)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "adytum needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(DISTS:%=-e ./%)
+	@touch $@
+
+demo: setup
+	@$(BIN)/adytum demo
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not image"
+
+test-image: setup
+	$(BIN)/python -m pytest -m image
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(DISTS:%=%/src)
+	$(BIN)/lint-imports --no-cache
+
+lock: setup
+	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --no-emit-index-url enclave/requirements.in -o enclave/requirements.lock
+	$(BIN)/uv pip compile -q --generate-hashes --python-version 3.11 --no-emit-index-url -c enclave/requirements.lock requirements-dev.in -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .cache out .mypy_cache .ruff_cache

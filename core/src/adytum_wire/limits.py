@@ -1,0 +1,43 @@
+"""Every limit of the protocol, once, with its unit. Nothing else in the tree repeats one of these numbers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+
+# of frames, in bytes
+MAX_PAYLOAD: Final = 256 * KIB
+SLICE: Final = 31 * KIB  # one send(); larger vsock writes are corrupted silently by some kernels
+
+# of request bodies and documents, in bytes
+MAX_BODY: Final = 64 * KIB
+MAX_MANIFEST: Final = 64 * KIB
+MAX_POLICY: Final = 128 * KIB
+MAX_RECORD_HEADER: Final = 4 * KIB
+MAX_SECRET: Final = 16 * KIB  # plaintext of a `secret` record
+MAX_CONTENT: Final = 24 * KIB  # bytes to decode and sign
+MAX_DATA_KEY_CIPHERTEXT: Final = 6144  # what KMS Decrypt takes
+MAX_JSON_DEPTH: Final = 16
+
+# attestation (bytes); NSM caps user_data and nonce at 512 and public_key at 1024
+MIN_NONCE: Final = 16
+MAX_NONCE: Final = 64
+MAX_ATTESTATION_DOCUMENT: Final = 16 * KIB
+
+# flow
+MAX_DEADLINE_MS: Final = 60_000
+MAX_IN_FLIGHT: Final = 1024  # data port, per shard, over all its connections
+MAX_CONTROL_IN_FLIGHT: Final = 16
+MAX_CONNECTIONS: Final = 64
+FRAME_TIMEOUT_MS: Final = 5_000  # a frame that has begun must be complete by then
+RETRY_AFTER_MS: Final = 50
+
+# replay memory (entries); beyond it new requests get RESOURCE_EXHAUSTED until the window moves
+MAX_REMEMBERED_REQUESTS: Final = 500_000
+MAX_REMEMBERED_ANSWERS: Final = 2_048
+
+# ports (vsock numbers; a Unix socket in development carries the number in its name)
+CONTROL_PORT: Final = 5000
+DATA_PORT: Final = 5001
+KMS_PORT: Final = 8000

@@ -1,0 +1,98 @@
+"""Receipts: what was decided, signed and chained (spec/receipts.md).
+
+    link[0] = 32 zero bytes;  link[n] = SHA-256("adytum/receipt-link/v1" || link[n-1] || SHA-256(body[n]))
+
+The enclave signs *heads*, `pae(RECEIPT_HEAD, chain || u64 sequence || link)`, once for each group of receipts that are
+ready together. A receipt travels with the body hashes between it and its group's head, so that each verifies alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from adytum_wire import strict_json
+from adytum_wire.errors import Code
+from adytum_wire.pae import RECEIPT_HEAD, pae
+from adytum_wire.types import Hex, Hex32, Milliseconds, sha256
+
+GENESIS = bytes(32)
+MAX_RECEIPT = 128 * 1024
+_LINK = b"adytum/receipt-link/v1"
+
+ChainId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+
+
+class RuleOutcome(Struct, frozen=True, forbid_unknown_fields=True):
+    """`outcome`: "allow", "deny", or the name of the first condition that did not match."""
+
+    rule: str
+    outcome: str
+
+
+class Receipt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of a receipt. Empty strings and 0 where a field does not apply."""
+
+    v: Literal[1] = 1
+    chain: ChainId  # boot id of the enclave shard
+    sequence: Annotated[int, Meta(ge=1, le=2**53)]
+    previous: Hex32  # link[sequence - 1]
+    time: Milliseconds
+    tenant: str
+    principal: str
+    request_id: str
+    operation: str
+    request_digest: Hex32
+    decision: Literal["allow", "deny", "error"]
+    code: str  # "" when carried out, else the error code that was answered
+    rules: list[RuleOutcome]
+    policy_version: int
+    policy_digest: Hex
+    key_id: str
+    record_version: int
+    public_key: Hex
+    summary: dict[str, str]
+    result_digest: Hex
+
+
+class ReceiptEnvelope(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`body`: the receipt's JSON text, exactly as hashed. `following`: body hashes up to the head, oldest first.
+    `signature`: Ed25519 by `key`, over the head that results."""
+
+    body: str
+    following: list[Hex32]
+    key: Hex32
+    signature: Annotated[str, Meta(pattern=r"\A[0-9a-f]{128}\Z")]
+
+
+def next_link(link: bytes, body_hash: bytes) -> bytes:
+    return hashlib.sha256(_LINK + link + body_hash).digest()
+
+
+def head_bytes(chain: str, sequence: int, link: bytes) -> bytes:
+    """The bytes that the receipt key signs for the head (chain, sequence, link)."""
+    return pae(RECEIPT_HEAD, bytes.fromhex(chain) + sequence.to_bytes(8, "big") + link)
+
+
+def parse_receipt(body: bytes) -> Receipt:
+    """Errors: RECEIPT_INVALID."""
+    return strict_json.decode(body, Receipt, limit=MAX_RECEIPT, code=Code.RECEIPT_INVALID)
+
+
+def parse_envelope(data: bytes) -> ReceiptEnvelope:
+    """Errors: RECEIPT_INVALID."""
+    return strict_json.decode(data, ReceiptEnvelope, limit=MAX_RECEIPT, code=Code.RECEIPT_INVALID)
+
+
+def head_of(envelope: ReceiptEnvelope, receipt: Receipt) -> tuple[int, bytes]:
+    """(sequence, link) of the head that the envelope's signature covers."""
+    link = next_link(bytes.fromhex(receipt.previous), sha256(envelope.body.encode()))
+    for body_hash in envelope.following:
+        link = next_link(link, bytes.fromhex(body_hash))
+    return receipt.sequence + len(envelope.following), link
+
+
+def encode(value: Receipt | ReceiptEnvelope | Any) -> bytes:
+    return strict_json.encode(value)

@@ -1,0 +1,150 @@
+"""What a client signs: the body of a request (spec/signed-bytes.md).
+
+A body is strict JSON, signed over `pae(REQUEST, body)` and carried byte for byte to the enclave. The operation stands
+in the body, so nobody on the way can choose another one.
+
+>>> body = b'{"operation":"reseal","v":1,"tenant":"acme","request_id":"r-00000001","issued_at":1,"key_id":"key-%s"}'
+>>> parse_body(body.replace(b"%s", b"0" * 32)).tenant
+'acme'
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from adytum_wire import limits, strict_json
+from adytum_wire.errors import Code
+from adytum_wire.types import (
+    Algorithm,
+    Hex,
+    Hex32,
+    KeyId,
+    Labels,
+    Milliseconds,
+    RequestId,
+    Scheme,
+    SigningScheme,
+    TenantId,
+)
+
+
+class Sealed(Struct, frozen=True, forbid_unknown_fields=True):
+    """HPKE base mode (RFC 9180: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM) to the enclave's attested key.
+
+    info = `IMPORT_INFO`; aad = `import_aad(tenant, request_id)`: a blob lifted into another request does not open.
+    """
+
+    enc: Hex32
+    ciphertext: Annotated[Hex, Meta(max_length=2 * (limits.MAX_SECRET + 16))]
+
+
+IMPORT_INFO = b"adytum/import/v1"
+UNSEAL_INFO = b"adytum/unseal/v1"
+
+
+def import_aad(tenant: str, request_id: str) -> bytes:
+    return tenant.encode() + b"\0" + request_id.encode()
+
+
+class EthereumTransaction(
+    Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="ethereum-transaction"
+):
+    """`unsigned`: the bytes whose keccak-256 is signed: 0x02||rlp(9 fields) (EIP-1559), or rlp(9 fields) (EIP-155)."""
+
+    unsigned: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
+
+
+class RawDigest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="raw-digest"):
+    """32 bytes that the enclave cannot understand. A right of its own (`sign-raw`), never implied by `sign`."""
+
+    digest: Hex32
+
+
+class RawMessage(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="raw-message"):
+    """Bytes that the enclave cannot understand, for schemes that hash by themselves (Ed25519), or hashed here with
+    SHA-256 (ECDSA P-256, BIP-340). Also `sign-raw`."""
+
+    message: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
+
+
+Content = EthereumTransaction | RawDigest | RawMessage
+
+
+class _Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="operation"):
+    v: Literal[1]
+    tenant: TenantId
+    request_id: RequestId
+    issued_at: Milliseconds
+
+
+class GenerateKey(_Base, frozen=True, kw_only=True, tag="generate_key"):
+    algorithm: Algorithm
+    labels: Labels
+
+
+class ImportKey(_Base, frozen=True, kw_only=True, tag="import_key"):
+    algorithm: Algorithm
+    labels: Labels
+    public_key: Hex  # what the caller expects; checked against the imported key
+    sealed: Sealed
+
+
+class Sign(_Base, frozen=True, kw_only=True, tag="sign"):
+    key_id: KeyId
+    scheme: SigningScheme
+    content: Content
+
+
+class Seal(_Base, frozen=True, kw_only=True, tag="seal"):
+    """Store a secret of 1 to `limits.MAX_SECRET` bytes as a record of kind `secret`."""
+
+    labels: Labels
+    sealed: Sealed
+
+
+class Unseal(_Base, frozen=True, kw_only=True, tag="unseal"):
+    """Hand a `secret` record to the holder of the X25519 key `recipient` (HPKE, info `UNSEAL_INFO`, aad as above)."""
+
+    key_id: KeyId
+    recipient: Hex32
+
+
+class Reseal(_Base, frozen=True, kw_only=True, tag="reseal"):
+    """Seal the record again under a fresh data key, version + 1; the older version is refused from then on."""
+
+    key_id: KeyId
+
+
+Body = GenerateKey | ImportKey | Sign | Seal | Unseal | Reseal
+
+OPERATIONS: dict[type, str] = {
+    GenerateKey: "generate_key",
+    ImportKey: "import_key",
+    Sign: "sign",
+    Seal: "seal",
+    Unseal: "unseal",
+    Reseal: "reseal",
+}
+
+
+class Stamp(Struct, frozen=True, forbid_unknown_fields=True):
+    """A client's signature over `pae(REQUEST, body)`. Sizes: see `Scheme`."""
+
+    scheme: Scheme
+    public_key: bytes
+    signature: bytes
+
+
+def parse_body(body: bytes) -> Body:
+    """Parse a request body. Errors: REQUEST_INVALID with the field's path. Call only after the stamp has verified,
+    unless the result is used for nothing but looking up whose stamp it must be."""
+    return strict_json.decode(body, Body, limit=limits.MAX_BODY, code=Code.REQUEST_INVALID)  # type: ignore[arg-type]
+
+
+def operation_of(body: Body) -> str:
+    """The right that a policy must grant: the operation, with raw signing set apart as `sign-raw`."""
+    if isinstance(body, Sign) and not isinstance(body.content, EthereumTransaction):
+        return "sign-raw"
+    return OPERATIONS[type(body)]
