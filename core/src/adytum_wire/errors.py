@@ -61,6 +61,7 @@ class Code(StrEnum):
     # receipts and audit chains (raised by the verifier and by the host's audit)
     RECEIPT_INVALID = "RECEIPT_INVALID"
     AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     NOT_FOUND = "NOT_FOUND"
 
     @property
@@ -113,6 +114,7 @@ _INFO: dict[Code, _Info] = {
     Code.KMS_ANSWER_INVALID: _Info(502, False, "KMS gave an answer that fails its checks."),
     Code.RECEIPT_INVALID: _Info(502, False, "The receipt does not verify."),
     Code.AUDIT_UNAVAILABLE: _Info(503, True, "The receipt could not be made durable; the answer is withheld."),
+    Code.STORAGE_UNAVAILABLE: _Info(503, True, "The host's database cannot be reached or is too slow."),
     Code.NOT_FOUND: _Info(404, False, "There is no such thing."),
 }
 

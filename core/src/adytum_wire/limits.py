@@ -32,6 +32,8 @@ MAX_CONTROL_IN_FLIGHT: Final = 16
 MAX_CONNECTIONS: Final = 64
 FRAME_TIMEOUT_MS: Final = 5_000  # a frame that has begun must be complete by then
 RETRY_AFTER_MS: Final = 50
+PAUSE_UNSENT: Final = 1024 * KIB  # bytes waiting for a peer that does not read: from here its own bytes are not read
+MAX_UNSENT: Final = 8 * 1024 * KIB  # bytes; beyond it the connection is closed
 
 # replay memory (entries); beyond it new requests get RESOURCE_EXHAUSTED until the window moves
 MAX_REMEMBERED_REQUESTS: Final = 500_000

@@ -1,0 +1,29 @@
+"""Decode what is to be signed: bytes in; out come the digest, facts for rules, and a summary for people.
+
+One file a format. A new format is a new member of `adytum_wire.requests.Content`, a file here and a line below.
+"""
+
+from __future__ import annotations
+
+from adytum_policy.content import ethereum, raw
+from adytum_policy.content.address import address_of, to_checksum
+from adytum_policy.content.decoded import Decoded
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.requests import Content, EthereumTransaction, RawDigest
+from adytum_wire.types import SigningScheme
+
+__all__ = ["Decoded", "address_of", "decode_content", "to_checksum"]
+
+
+def decode_content(content: Content, scheme: SigningScheme) -> Decoded:
+    """Decode the content of a parsed `Sign` request for the scheme that will sign it.
+
+    Errors: CONTENT_INVALID, and nothing else, whatever the bytes; also when the scheme does not fit the content.
+    """
+    if isinstance(content, EthereumTransaction):
+        if scheme is not SigningScheme.ECDSA_SECP256K1:
+            raise AdytumError(Code.CONTENT_INVALID, "$.scheme")
+        return ethereum.decode(bytes.fromhex(content.unsigned))
+    if isinstance(content, RawDigest):
+        return raw.decode_digest(bytes.fromhex(content.digest), scheme)
+    return raw.decode_message(bytes.fromhex(content.message), scheme)

@@ -1,0 +1,175 @@
+"""From signed bytes to a `Policy`: verify the administrators' signatures, then parse, then check what spans fields.
+
+    signed = open_policy(envelope, tenant)  # enclave: raises unless the tenant's quorum signed exactly these bytes
+    policy = parse_policy(payload)          # host and authors: validate a draft, signed by nobody yet
+    principal = find_principal(policy, scheme, key)
+
+What this leaves out: whether the policy is newer than the one in force and whether it has expired. Both need state or
+time that the caller has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from adytum_policy import shape
+from adytum_policy.content.address import is_checksummed
+from adytum_policy.quorum import Quorum, QuorumError, count_signatures
+from adytum_policy.rules import Rule, compile_rule
+from adytum_wire import limits, signatures, strict_json
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.manifest import Tenant
+from adytum_wire.types import Digest, Scheme, sha256
+
+_MAX_UINT256 = 2**256 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    id: str
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A policy that is ready to decide with. `document` is what its author wrote."""
+
+    tenant: str
+    version: int
+    valid_until: int  # ms since the epoch; the last moment at which it holds
+    rules: tuple[Rule, ...]
+    document: shape.PolicyDocument = field(repr=False)
+    by_key: dict[tuple[Scheme, bytes], Principal] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedPolicy:
+    """`payload`: the bytes that were signed, `digest`: their SHA-256. `signers`: the ids of the administrators whose
+    signatures counted, in the manifest's order."""
+
+    policy: Policy
+    payload: bytes
+    digest: Digest
+    signers: tuple[str, ...]
+
+
+def open_policy(envelope: bytes, tenant: Tenant) -> SignedPolicy:
+    """Open a DSSE envelope with a policy for `tenant`.
+
+    The payload is parsed only after `tenant.threshold` distinct administrators were found to have signed it.
+
+    Errors: POLICY_INVALID (envelope or document, with the field's path; `$.tenant` when it is another tenant's);
+    POLICY_QUORUM, raised as `QuorumError`, which carries who counted and who is missing.
+    """
+    payload, quorum = count_signatures(envelope, tenant)
+    if not quorum.reached:
+        raise QuorumError(quorum)
+    policy = parse_policy(payload)
+    if policy.tenant != tenant.id:
+        raise _invalid("$.tenant")
+    return SignedPolicy(policy=policy, payload=payload, digest=sha256(payload), signers=quorum.counted)
+
+
+def parse_policy(payload: bytes) -> Policy:
+    """Parse and check a policy document of at most `limits.MAX_POLICY` bytes. Errors: POLICY_INVALID with the path."""
+    document = strict_json.decode(payload, shape.PolicyDocument, limit=limits.MAX_POLICY, code=Code.POLICY_INVALID)
+    by_key = _index(document)
+    _check_rules(document)
+    return Policy(
+        tenant=document.tenant,
+        version=document.version,
+        valid_until=document.valid_until,
+        rules=tuple(compile_rule(rule) for rule in document.rules),
+        document=document,
+        by_key=by_key,
+    )
+
+
+def find_principal(policy: Policy, scheme: Scheme, public_key: bytes) -> Principal | None:
+    """The principal who owns the key, in constant time of the number of principals. None when nobody does."""
+    return policy.by_key.get((scheme, public_key))
+
+
+def _index(document: shape.PolicyDocument) -> dict[tuple[Scheme, bytes], Principal]:
+    by_key: dict[tuple[Scheme, bytes], Principal] = {}
+    ids: set[str] = set()
+    taken: set[str] = set()
+    for at, entry in enumerate(document.principals):
+        if entry.id in ids:
+            raise _invalid(f"$.principals[{at}].id")
+        ids.add(entry.id)
+        principal = Principal(id=entry.id, roles=frozenset(entry.roles))
+        for key_at, key in enumerate(entry.keys):
+            raw = bytes.fromhex(key.public_key)
+            # Taken under any scheme: the same 33 bytes can be a point of two curves, and nobody means that.
+            if key.public_key in taken or not signatures.is_public_key(key.scheme, raw):
+                raise _invalid(f"$.principals[{at}].keys[{key_at}].public_key")
+            taken.add(key.public_key)
+            by_key[key.scheme, raw] = principal
+    return by_key
+
+
+def _check_rules(document: shape.PolicyDocument) -> None:
+    known = {f"principal:{entry.id}" for entry in document.principals}
+    known |= {f"role:{role}" for entry in document.principals for role in entry.roles}
+    ids: set[str] = set()
+    for at, rule in enumerate(document.rules):
+        path = f"$.rules[{at}]"
+        if rule.id in ids:
+            raise _invalid(f"{path}.id")
+        ids.add(rule.id)
+        # A misspelt name in a deny rule would be a rule that never bites, so names must exist.
+        if rule.principals != "*" and not known.issuperset(rule.principals):
+            raise _invalid(f"{path}.principals")
+        if rule.content == "*":
+            continue
+        # Only decoded content has facts; beside another operation the conditions could never be met.
+        if not {"sign"}.issuperset(rule.operations):
+            raise _invalid(f"{path}.content")
+        for matcher_at, matcher in enumerate(rule.content):
+            for name in _bad_fields(matcher):
+                raise _invalid(f"{path}.content[{matcher_at}].{name}")
+
+
+def _bad_fields(matcher: shape.EthereumEntry) -> Iterator[str]:
+    if not _are_addresses(matcher.to):
+        yield "to"
+    if _over(matcher.min_value):
+        yield "min_value"
+    if _over(matcher.max_value):
+        yield "max_value"
+    if matcher.erc20 == "*":
+        return
+    if not _are_addresses(matcher.erc20.recipients):
+        yield "erc20.recipients"
+    if _over(matcher.erc20.min_amount):
+        yield "erc20.min_amount"
+    if _over(matcher.erc20.max_amount):
+        yield "erc20.max_amount"
+
+
+def _are_addresses(listed: list[str] | shape.Wildcard) -> bool:
+    """All lower case carries no checksum; anything else must carry the right one (EIP-55)."""
+    return listed == "*" or all(text == text.lower() or is_checksummed(text) for text in listed)
+
+
+def _over(amount: str) -> bool:
+    return amount != "*" and int(amount) > _MAX_UINT256
+
+
+def _invalid(field_path: str) -> AdytumError:
+    return AdytumError(Code.POLICY_INVALID, field_path)
+
+
+__all__ = [
+    "Policy",
+    "Principal",
+    "Quorum",
+    "QuorumError",
+    "SignedPolicy",
+    "count_signatures",
+    "find_principal",
+    "open_policy",
+    "parse_policy",
+]

@@ -1,0 +1,128 @@
+"""The shape of a policy document (spec/policy.md): every field is required, every unknown field refuses (P-3).
+
+A field that could be left out would need a default, and a default is either a surprise or a hole: an author who forgets
+`to` must hear of it and not allow every destination. The string "*" stands for "no condition", written out each time.
+
+These structs say only what JSON can say about one field. What spans fields is checked in `document`.
+
+>>> msgspec.convert({"min": "0"}, Erc20Entry)
+Traceback (most recent call last):
+msgspec.ValidationError: Object contains unknown field `min`
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adytum_wire.types import Algorithm, Hex, Label, Milliseconds, PrincipalId, Scheme, TenantId, Version
+
+Wildcard = Literal["*"]
+
+Operation = Literal["sign", "sign-raw", "generate_key", "import_key", "seal", "unseal", "reseal"]
+Erc20Method = Literal["transfer", "approve", "transferFrom"]
+RuleId = Label
+Role = Label
+
+# a principal by id, or everybody with a role
+Who = Annotated[
+    str, Meta(pattern=r"\A(principal:[a-z0-9][a-z0-9._@-]{0,62}|role:[a-z0-9][a-z0-9._-]{0,62})\Z", max_length=80)
+]
+Address = Annotated[str, Meta(pattern=r"\A0x[0-9a-fA-F]{40}\Z")]
+Amount = Annotated[
+    str, Meta(pattern=r"\A(\*|0|[1-9][0-9]{0,77})\Z")
+]  # decimal; JSON numbers lose digits in many readers
+Fee = Annotated[str, Meta(pattern=r"\A(\*|0|[1-9][0-9]{0,96})\Z")]
+Selector = Annotated[str, Meta(pattern=r"\A(0x[0-9a-f]{8}|none)\Z")]  # "none": empty calldata
+ChainId = Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A key that a principal stamps with. Sizes: see `adytum_wire.types.Scheme`."""
+
+    scheme: Scheme
+    public_key: Hex
+
+
+class PrincipalEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Somebody, or a service, that may ask. Without keys it cannot ask for anything."""
+
+    id: PrincipalId
+    keys: Annotated[list[KeyEntry], Meta(max_length=16)]
+    roles: Annotated[list[Role], Meta(max_length=32)]
+
+
+class Erc20Entry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Conditions on an ERC-20 call. `recipients`: who receives, or for `approve` who may spend. Amounts are in the
+    token's smallest unit and both ends are included. The token's contract is the transaction's `to`."""
+
+    methods: list[Erc20Method] | Wildcard
+    recipients: list[Address] | Wildcard
+    min_amount: Amount
+    max_amount: Amount
+
+
+class EthereumEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Conditions on a decoded Ethereum transaction; all must hold. Amounts in wei, both ends included. `max_fee` bounds
+    gas limit times (maximum) gas price, without which a small transfer could burn a whole balance as fees."""
+
+    # A plain field and not a msgspec tag: msgspec lets the tag of a lone struct be absent.
+    type: Literal["ethereum-transaction"]
+    chain_ids: list[ChainId] | Wildcard
+    contract_creation: bool | Wildcard
+    to: list[Address] | Wildcard
+    min_value: Amount
+    max_value: Amount
+    max_fee: Fee
+    selectors: list[Selector] | Wildcard
+    erc20: Erc20Entry | Wildcard
+
+
+class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule. It matches when each of its conditions does; an empty list is a condition that nothing meets."""
+
+    id: RuleId
+    effect: Literal["allow", "deny"]
+    operations: list[Operation]  # no "*": an operation that a later version adds must not be granted by an old rule
+    principals: list[Who] | Wildcard
+    labels: list[Label] | Wildcard
+    algorithms: list[Algorithm] | Wildcard
+    content: Annotated[list[EthereumEntry], Meta(max_length=64)] | Wildcard
+
+
+class PolicyDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole document of one tenant."""
+
+    v: Literal[1]
+    tenant: TenantId
+    version: Version
+    valid_until: Milliseconds
+    principals: Annotated[list[PrincipalEntry], Meta(max_length=1024)]
+    rules: Annotated[list[RuleEntry], Meta(max_length=256)]
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of a policy document, as published in spec/policy.schema.json.
+
+    It says less than the parser: references between fields, checksums and keys are the parser's business.
+    """
+    schema = msgspec.json.schema(PolicyDocument)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Adytum policy document",
+        **{name: _portable(part) for name, part in schema.items()},
+    }
+
+
+def _portable(part: object) -> object:
+    """JSON Schema patterns are ECMA-262, which writes \\A and \\Z as ^ and $."""
+    if isinstance(part, dict):
+        return {
+            name: value.replace(r"\A", "^").replace(r"\Z", "$") if name == "pattern" else _portable(value)
+            for name, value in part.items()
+        }
+    if isinstance(part, list):
+        return [_portable(value) for value in part]
+    return part

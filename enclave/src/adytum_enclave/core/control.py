@@ -1,0 +1,127 @@
+"""The control port's messages, each a generator over effects: `Hello`, `Configure`, `Attest`, ... one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from adytum_enclave.core.effects import Answer, Effect, GetDocument, Measure, ReadPcr
+from adytum_enclave.core.enclave import Configured, Enclave
+from adytum_enclave.core.phases import Phase
+from adytum_policy import open_policy
+from adytum_wire import messages
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.messages import Attest, Configure, ControlRequest, Health, Hello, PutPolicy, Reply, SetCredentials
+from adytum_wire.types import sha256
+
+ControlSteps = Generator[Effect, Answer, Reply]
+
+PCR_BYTES = 48
+
+
+def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flight: int) -> ControlSteps:
+    """Carry out one control message. Errors: PHASE_INVALID and those of each message; the state is then unchanged,
+    except as `_configure` says."""
+    enclave.phases.require(type(request))
+    match request:
+        case Hello():
+            return _hello(enclave)
+        case Health():
+            return _health(enclave, drift_ms, in_flight)
+        case Configure():
+            return _configure(enclave, request)
+        case SetCredentials():
+            return _set_credentials(enclave, request)
+        case PutPolicy():
+            return _put_policy(enclave, request)
+        case Attest():
+            return _attest(enclave, request)
+
+
+def _hello(enclave: Enclave) -> ControlSteps:
+    yield from ()  # a generator like the others
+    return messages.HelloReply(messages.PROTOCOL_VERSION, enclave.phases.now, enclave.boot_id, enclave.build)
+
+
+def _health(enclave: Enclave, drift_ms: int, in_flight: int) -> ControlSteps:
+    yield from ()
+    configured = enclave.configured
+    return messages.HealthReply(
+        phase=enclave.phases.now,
+        boot_id=enclave.boot_id,
+        uptime_ms=enclave.now_ms() - enclave.started_ms,
+        clock_drift_ms=drift_ms,
+        in_flight=in_flight,
+        warm_keys=len(configured.warm) if configured is not None else 0,
+        policies={tenant: signed.policy.version for tenant, signed in enclave.policies.items()},
+        receipts=len(enclave.receipts),
+        counters=enclave.counters.snapshot(),
+    )
+
+
+def _configure(enclave: Enclave, request: Configure) -> ControlSteps:
+    """Measure the manifest into PCR16, lock, and only then publish it.
+
+    Errors: MANIFEST_INVALID leaves the phase as it was. An NSM failure after measuring has begun is terminal: PCR16
+    may be extended, and no other manifest could then be proven.
+    """
+    candidate = Configured.of(request.manifest, binding=enclave.binding)
+    pcr0 = yield ReadPcr(index=0)
+    if (pcr0 == bytes(PCR_BYTES)) != candidate.manifest.debug:
+        # A debug enclave's memory is open to the host: it must be asked for by name, and never pass for a real one.
+        raise AdytumError(Code.MANIFEST_INVALID, "$.debug")
+    enclave.phases.step(Phase.MEASURING)
+    try:
+        pcr16 = yield Measure(data=candidate.manifest_hash)
+    except BaseException:
+        enclave.phases.step(Phase.TERMINAL)
+        raise
+    if not isinstance(pcr16, bytes):
+        enclave.phases.step(Phase.TERMINAL)
+        raise AdytumError(Code.INTERNAL)
+    enclave.configured = candidate
+    enclave.credentials = request.credentials
+    enclave.phases.step(Phase.READY)
+    return messages.ConfigureReply(candidate.manifest_hash, pcr16)
+
+
+def _set_credentials(enclave: Enclave, request: SetCredentials) -> ControlSteps:
+    yield from ()
+    enclave.credentials = request.credentials
+    return messages.Done()
+
+
+def _put_policy(enclave: Enclave, request: PutPolicy) -> ControlSteps:
+    """Errors: TENANT_UNKNOWN, POLICY_INVALID, POLICY_QUORUM, POLICY_ROLLBACK; the policy in force stays."""
+    yield from ()
+    configured = _require(enclave)
+    tenant = configured.tenants.get(request.tenant)
+    if tenant is None:
+        raise AdytumError(Code.TENANT_UNKNOWN, "$.tenant")
+    signed = open_policy(request.envelope, tenant)
+    held = enclave.policies.get(request.tenant)
+    if held is not None and (
+        signed.policy.version < held.policy.version
+        or (signed.policy.version == held.policy.version and signed.digest != held.digest)
+    ):
+        raise AdytumError(Code.POLICY_ROLLBACK, "$.version")
+    enclave.policies[request.tenant] = signed
+    return messages.PutPolicyReply(signed.policy.version, signed.digest)
+
+
+def _attest(enclave: Enclave, request: Attest) -> ControlSteps:
+    """The enclave never attests bytes of the caller's choosing, except as the nonce."""
+    configured = _require(enclave)
+    document = yield GetDocument(
+        nonce=request.nonce,
+        user_data=sha256(configured.binding),
+        public_key=enclave.hpke_key.public_key,
+    )
+    if not isinstance(document, bytes):
+        raise AdytumError(Code.INTERNAL)
+    return messages.AttestReply(document, configured.binding)
+
+
+def _require(enclave: Enclave) -> Configured:
+    if enclave.configured is None:
+        raise AdytumError(Code.PHASE_INVALID)
+    return enclave.configured

@@ -1,0 +1,105 @@
+"""The state of one enclave shard, and who may change it. Everything that outlives a request is listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from adytum_enclave.core import hpke, keys
+from adytum_enclave.core.chain import ReceiptChain
+from adytum_enclave.core.counters import Counters
+from adytum_enclave.core.crypto import ed25519
+from adytum_enclave.core.entropy import Fill, public_bytes
+from adytum_enclave.core.outcome import Outcome
+from adytum_enclave.core.phases import PhaseTable
+from adytum_enclave.core.recipient import RecipientKey
+from adytum_enclave.core.replay import Replay
+from adytum_enclave.core.secrets import Arena
+from adytum_enclave.core.versions import VersionMemory
+from adytum_enclave.core.warm import WarmKeys
+from adytum_policy import SignedPolicy
+from adytum_wire.binding import Binding, encode_binding
+from adytum_wire.manifest import Manifest, Tenant, manifest_hash, parse_manifest
+from adytum_wire.messages import PROTOCOL_VERSION, Credentials
+from adytum_wire.types import Algorithm
+
+
+class Configured(NamedTuple):
+    """What a manifest brings into being; published whole or not at all."""
+
+    manifest: Manifest
+    manifest_hash: bytes
+    binding: bytes
+    tenants: dict[str, Tenant]
+    replay: Replay[Outcome]
+    warm: WarmKeys
+
+    @classmethod
+    def of(cls, manifest_bytes: bytes, *, binding: Callable[[bytes], bytes]) -> Configured:
+        """Errors: MANIFEST_INVALID."""
+        manifest = parse_manifest(manifest_bytes)
+        digest = manifest_hash(manifest_bytes)
+        bounds = manifest.bounds
+        return cls(
+            manifest=manifest,
+            manifest_hash=digest,
+            binding=binding(digest),
+            tenants={tenant.id: tenant for tenant in manifest.tenants},
+            replay=Replay(bounds.request_past_ms + bounds.request_future_ms),
+            warm=WarmKeys(bounds),
+        )
+
+
+class Enclave:
+    """One shard. `now_ms`: trusted time. `fill`: randomness. `build`: a public name of the program's version.
+
+    Keys of the boot (receipt key, HPKE key, RSA key towards KMS) are made here, live in the arena (the RSA key inside
+    OpenSSL) and never leave; a restart makes new ones.
+    """
+
+    def __init__(self, *, arena: Arena, now_ms: Callable[[], int], fill: Fill, build: str) -> None:
+        self.arena = arena
+        self.now_ms = now_ms
+        self.fill = fill
+        self.build = build
+        self.phases = PhaseTable()
+        self.started_ms = now_ms()
+        self.boot_id = public_bytes(fill, 16).hex()
+        self.recipient = RecipientKey.generate()
+        self.hpke_key = hpke.generate_keypair(arena, fill)
+        self.receipt_key = keys.generate(Algorithm.ED25519, arena, fill)
+        self.receipts = ReceiptChain(
+            self.boot_id,
+            self.receipt_key.public_key,
+            lambda head: ed25519.sign(self.receipt_key.secret, head),
+        )
+        self.counters = Counters()
+        self.versions = VersionMemory()
+        self.policies: dict[str, SignedPolicy] = {}
+        self.credentials: Credentials | None = None
+        self.configured: Configured | None = None
+
+    def binding(self, digest: bytes) -> bytes:
+        """What every attestation document of this boot binds, as the bytes whose SHA-256 is its user_data."""
+        return encode_binding(
+            Binding(
+                protocol=PROTOCOL_VERSION,
+                build=self.build,
+                boot_id=self.boot_id,
+                manifest_hash=digest.hex(),
+                receipt_key=self.receipt_key.public_key.hex(),
+                hpke_key=self.hpke_key.public_key.hex(),
+            )
+        )
+
+    def expire(self) -> None:
+        """Wipe warm keys that have outlived their time. The shell calls this every second."""
+        if self.configured is not None:
+            self.configured.warm.expire(self.now_ms())
+
+    def wipe(self) -> None:
+        """Wipe every secret of this boot; nothing can be used afterwards."""
+        if self.configured is not None:
+            self.configured.warm.drop_all()
+        self.receipt_key.wipe()
+        self.hpke_key.secret.wipe()

@@ -1,0 +1,132 @@
+"""The way of one stamped request through the enclave:
+
+    authenticate -> (replay memory) -> decode -> authorise -> unseal or seal -> sign -> receipt
+
+A generator: it yields effects for the shell and returns an `Outcome`. Its reply can be encoded once the receipt chain
+has been sealed. Refusals before authentication leave no trace but a counter; all later ones leave a receipt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from adytum_enclave.core.chain import Draft
+from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey
+from adytum_enclave.core.enclave import Configured, Enclave
+from adytum_enclave.core.operations import Context, carry_out
+from adytum_enclave.core.outcome import Outcome
+from adytum_enclave.core.steps.authenticate import Authenticated, authenticate
+from adytum_enclave.core.steps.authorise import authorise
+from adytum_enclave.core.steps.decode import decode
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.messages import Execute
+from adytum_wire.record import Header, Record
+from adytum_wire.requests import Sign, operation_of
+from adytum_wire.types import sha256
+
+Steps = Generator[NewDataKey | OpenDataKey, DataKeyAnswer, Outcome]
+
+
+def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool]) -> Steps:
+    """Carry out one request. Never raises for a refusal: the outcome says it. `is_expired`: nobody waits any more."""
+    try:
+        enclave.phases.require(Execute)
+        configured = enclave.configured
+        if configured is None:
+            raise AdytumError(Code.PHASE_INVALID)
+        who = authenticate(
+            message,
+            tenants=configured.tenants,
+            policies=enclave.policies,
+            bounds=configured.manifest.bounds,
+            now_ms=enclave.now_ms(),
+        )
+        repeatable = isinstance(who.body, Sign)
+        entry = configured.replay.admit(
+            who.body.tenant, who.body.request_id, who.digest, repeatable=repeatable, now_ms=enclave.now_ms()
+        )
+    except AdytumError as error:
+        enclave.counters.error(error.code)
+        return Outcome(ticket=None, error=error)
+    if entry.answer is not None:
+        enclave.counters.add("repeated")
+        return entry.answer
+    try:
+        outcome, is_final = yield from _decide(enclave, configured, who, message.record, is_expired)
+    except BaseException:
+        configured.replay.forget(entry)
+        raise
+    if is_final:
+        configured.replay.finish(entry, outcome, repeatable=repeatable)
+    else:
+        configured.replay.forget(entry)
+    return outcome
+
+
+def _decide(
+    enclave: Enclave,
+    configured: Configured,
+    who: Authenticated,
+    record: Record | None,
+    is_expired: Callable[[], bool],
+) -> Generator[NewDataKey | OpenDataKey, DataKeyAnswer, tuple[Outcome, bool]]:
+    """Return the outcome, and whether it is final: carried out, or denied by the policy."""
+
+    def check_deadline() -> None:
+        if is_expired():
+            raise AdytumError(Code.DEADLINE_EXCEEDED)
+
+    draft = _draft(who)
+    try:
+        asked = decode(who.body, record, manifest=configured.manifest)
+        if asked.content is not None:
+            draft.summary = asked.content.summary
+        if asked.header is not None:
+            _note(draft, asked.header)
+        decision = authorise(who, asked, now_ms=enclave.now_ms())
+        draft.rules = list(decision.rules)
+        if not decision.allowed:
+            code = decision.code or Code.POLICY_DENIED
+            enclave.counters.add("denied")
+            return _refused(enclave, draft, AdytumError(code), "deny"), True
+        context = Context(enclave, configured, who, asked, record, check_deadline)
+        effected = yield from carry_out(context)
+    except AdytumError as error:
+        enclave.counters.error(error.code)
+        return _refused(enclave, draft, error, "error"), False
+    _note(draft, effected.about)
+    enclave.counters.add("executed")
+    ticket = enclave.receipts.append(
+        draft,
+        time_ms=enclave.now_ms(),
+        decision="allow",
+        code="",
+        result_digest=sha256(effected.result).hex(),
+    )
+    return Outcome(ticket=ticket, result=effected.result, record=effected.record), True
+
+
+def _draft(who: Authenticated) -> Draft:
+    draft = Draft(
+        tenant=who.body.tenant,
+        principal=who.principal.id,
+        request_id=who.body.request_id,
+        operation=operation_of(who.body),
+        request_digest=who.digest,
+    )
+    draft.policy_version = who.policy.policy.version
+    draft.policy_digest = who.policy.digest
+    return draft
+
+
+def _note(draft: Draft, header: Header) -> None:
+    draft.key_id = header.key_id
+    draft.record_version = header.version
+    draft.public_key = header.public_key
+
+
+def _refused(enclave: Enclave, draft: Draft, error: AdytumError, decision: str) -> Outcome:
+    ticket = enclave.receipts.append(
+        draft, time_ms=enclave.now_ms(), decision=decision, code=error.code.value, result_digest=""
+    )
+    return Outcome(ticket=ticket, error=error)

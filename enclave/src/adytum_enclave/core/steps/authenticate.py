@@ -1,0 +1,58 @@
+"""Step 1, authenticate: who asks, and is it now? Nothing of the body is read before the stamp has verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adytum_policy import Principal, SignedPolicy, find_principal
+from adytum_wire import limits, signatures
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.manifest import Bounds, Tenant
+from adytum_wire.messages import Execute
+from adytum_wire.pae import REQUEST, pae
+from adytum_wire.requests import Body, parse_body
+from adytum_wire.types import Digest, sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authenticated:
+    """A request whose stamp, principal and time hold. `digest`: SHA-256 of the body as it came."""
+
+    body: Body
+    digest: Digest
+    tenant: Tenant
+    policy: SignedPolicy
+    principal: Principal
+
+
+def authenticate(
+    message: Execute,
+    *,
+    tenants: Mapping[str, Tenant],
+    policies: Mapping[str, SignedPolicy],
+    bounds: Bounds,
+    now_ms: int,
+) -> Authenticated:
+    """Errors, in this order: REQUEST_INVALID (too large), STAMP_INVALID, REQUEST_INVALID, TENANT_UNKNOWN,
+    POLICY_MISSING, PRINCIPAL_UNKNOWN, REQUEST_EXPIRED, REQUEST_FROM_FUTURE."""
+    if len(message.body) > limits.MAX_BODY:
+        raise AdytumError(Code.REQUEST_INVALID, "$ (too large)")
+    stamp = message.stamp
+    if not signatures.is_valid(stamp.scheme, stamp.public_key, pae(REQUEST, message.body), stamp.signature):
+        raise AdytumError(Code.STAMP_INVALID)
+    body = parse_body(message.body)
+    tenant = tenants.get(body.tenant)
+    if tenant is None:
+        raise AdytumError(Code.TENANT_UNKNOWN, "$.tenant")
+    policy = policies.get(body.tenant)
+    if policy is None:
+        raise AdytumError(Code.POLICY_MISSING)
+    principal = find_principal(policy.policy, stamp.scheme, stamp.public_key)
+    if principal is None:
+        raise AdytumError(Code.PRINCIPAL_UNKNOWN)
+    if body.issued_at < now_ms - bounds.request_past_ms:
+        raise AdytumError(Code.REQUEST_EXPIRED, "$.issued_at")
+    if body.issued_at > now_ms + bounds.request_future_ms:
+        raise AdytumError(Code.REQUEST_FROM_FUTURE, "$.issued_at")
+    return Authenticated(body=body, digest=sha256(message.body), tenant=tenant, policy=policy, principal=principal)

@@ -1,0 +1,29 @@
+"""Step 3, authorise: THE decision. The host may preview it with the same pure function; only this one counts."""
+
+from __future__ import annotations
+
+from adytum_enclave.core.steps.authenticate import Authenticated
+from adytum_enclave.core.steps.decode import Asked
+from adytum_policy import Decision, Subject, decide
+from adytum_wire.requests import GenerateKey, ImportKey, Seal, operation_of
+from adytum_wire.types import Algorithm
+
+
+def authorise(who: Authenticated, asked: Asked, *, now_ms: int) -> Decision:
+    """Never raises; a refusal is a `Decision` with its code and every rule's outcome."""
+    body = who.body
+    if asked.header is not None:
+        algorithm, labels = asked.header.algorithm, asked.header.labels
+    elif isinstance(body, GenerateKey | ImportKey):
+        algorithm, labels = body.algorithm, body.labels
+    else:
+        algorithm, labels = Algorithm.NONE, body.labels if isinstance(body, Seal) else []
+    subject = Subject(
+        operation=operation_of(body),
+        principal_id=who.principal.id,
+        roles=frozenset(who.principal.roles),
+        algorithm=algorithm,
+        labels=frozenset(labels),
+        facts=asked.content.facts if asked.content is not None else None,
+    )
+    return decide(subject, who.policy.policy, now_ms)

@@ -1,0 +1,53 @@
+"""Step 2, decode: which record does the request name, and what does its content say?
+
+The header is only *claimed* here: the host supplied it. It is compared with the request now, and proven when the record
+opens under it (it is the AAD), before the key is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adytum_policy.content import Decoded, decode_content
+from adytum_wire import record as records
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.manifest import Manifest
+from adytum_wire.record import Header, Record
+from adytum_wire.requests import Body, Reseal, Sign, Unseal
+from adytum_wire.types import RecordKind
+
+_KINDS: dict[type, tuple[RecordKind, ...]] = {
+    Sign: (RecordKind.SIGNING_KEY,),
+    Unseal: (RecordKind.SECRET,),
+    Reseal: (RecordKind.SIGNING_KEY, RecordKind.SHARE, RecordKind.SECRET),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """`header` is None for operations that make a record; `content` is None for all but `sign`."""
+
+    header: Header | None
+    content: Decoded | None
+
+
+def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
+    """Errors: RECORD_MISSING, RECORD_INVALID, RECORD_MISMATCH with the field, CONTENT_INVALID."""
+    content = decode_content(body.content, body.scheme) if isinstance(body, Sign) else None
+    if not isinstance(body, Sign | Unseal | Reseal):
+        if record is not None:
+            raise AdytumError(Code.RECORD_MISMATCH)
+        return Asked(header=None, content=None)
+    if record is None:
+        raise AdytumError(Code.RECORD_MISSING)
+    header = records.parse_header(record.header)
+    for field, is_right in (
+        ("$.tenant", header.tenant == body.tenant),
+        ("$.key_id", header.key_id == body.key_id),
+        ("$.kind", header.kind in _KINDS[type(body)]),
+        ("$.node_id", header.node_id == manifest.node_id),
+        ("$.kms_key_arn", header.kms_key_arn in manifest.kms.keys),
+    ):
+        if not is_right:
+            raise AdytumError(Code.RECORD_MISMATCH, field)
+    return Asked(header=header, content=content)

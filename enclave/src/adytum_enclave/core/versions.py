@@ -1,0 +1,31 @@
+"""The highest version seen of each record, so that the host cannot go back to an older one within this boot.
+
+A version counts as seen when it has *opened*, not when it was made: an answer that was lost on the way to the database
+must not lock its key. Older versions across boots are the business of the anchor (design 04) and of `min_version`.
+"""
+
+from __future__ import annotations
+
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.record import Header
+
+MAX_RECORDS = 1_000_000
+
+
+class VersionMemory:
+    """Bounded: of more than `MAX_RECORDS` resealed records in one boot, the later ones are not remembered."""
+
+    def __init__(self) -> None:
+        self._highest: dict[str, int] = {}
+
+    def require(self, header: Header) -> None:
+        """Errors: RECORD_ROLLBACK."""
+        if header.version < self._highest.get(header.key_id, 0):
+            raise AdytumError(Code.RECORD_ROLLBACK, "$.version")
+
+    def note(self, header: Header) -> None:
+        """Remember an opened record's version."""
+        if header.version > 1 or header.key_id in self._highest:
+            # Version 1 needs no entry: there is nothing older, and most keys never get a second version.
+            if header.key_id in self._highest or len(self._highest) < MAX_RECORDS:
+                self._highest[header.key_id] = max(header.version, self._highest.get(header.key_id, 0))

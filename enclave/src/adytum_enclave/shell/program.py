@@ -1,0 +1,135 @@
+"""The wiring of the trusted program, on one screen: parts are made once, in order, and given what they need.
+
+`Platform` is everything that differs between Nitro hardware and the stand-in; the program itself is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from adytum_enclave.core.enclave import Enclave
+from adytum_enclave.core.entropy import Fill
+from adytum_enclave.core.secrets import Arena
+from adytum_enclave.core.warmup import warm_up
+from adytum_enclave.shell.clock import TrustedClock
+from adytum_enclave.shell.dispatcher import Dispatcher
+from adytum_enclave.shell.kms import KmsClient
+from adytum_enclave.shell.nsm import Nsm, Transport
+from adytum_enclave.shell.perform import Performer
+from adytum_enclave.shell.server import Port, serve
+from adytum_wire import limits
+from adytum_wire.errors import AdytumError, Code
+
+BUILD = "adytum-enclave 0.1.0"
+ARENA_BYTES = 8 * 1024 * limits.KIB
+CLOCK_REFRESH_S = 60.0
+EXPIRE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """`nsm`: request bytes to reply bytes. `listen(port)`: a listening socket. `dial(cid, port)`: a connection to the
+    parent's port; `cid` is None where there are no CIDs. `fill`: randomness. `report`: takes coded events."""
+
+    nsm: Transport
+    listen: Callable[[int], socket.socket]
+    dial: Callable[[int | None, int], Awaitable[socket.socket]]
+    fill: Fill
+    report: Callable[[str], None]
+    arena_bytes: int = ARENA_BYTES
+
+
+async def run(platform: Platform, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then wipe every secret."""
+    loop = asyncio.get_running_loop()
+    # The default handler prints tracebacks; the console is the host's to read, so it gets a code and nothing else.
+    loop.set_exception_handler(lambda _loop, _context: platform.report("internal-error"))
+    arena = Arena(platform.arena_bytes)
+    warm_up(arena, platform.fill)
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nsm")
+    nsm = Nsm(platform.nsm)
+    clock = TrustedClock(nsm, monotonic=time.monotonic)
+    await loop.run_in_executor(executor, clock.refresh)
+    enclave = Enclave(arena=arena, now_ms=clock.now_ms, fill=platform.fill, build=BUILD)
+
+    clients: list[KmsClient] = []
+
+    def kms() -> KmsClient:
+        configured = enclave.configured
+        if configured is None:
+            raise AdytumError(Code.PHASE_INVALID)
+        if not clients:
+            where = configured.manifest.kms
+            clients.append(
+                KmsClient(
+                    dial=lambda: platform.dial(dispatcher.parent_cid, where.port),
+                    host=where.host,
+                    region=where.region,
+                    roots=where.roots,
+                    credentials=lambda: enclave.credentials,
+                    now_ms=clock.now_ms,
+                )
+            )
+        return clients[0]
+
+    performer = Performer(
+        nsm=nsm, executor=executor, kms=kms, recipient_spki=enclave.recipient.spki, counters=enclave.counters
+    )
+    dispatcher = Dispatcher(enclave, performer, drift_ms=lambda: clock.drift_ms)
+    timeout_s = limits.FRAME_TIMEOUT_MS / 1000
+    control = await serve(
+        platform.listen(limits.CONTROL_PORT),
+        Port(
+            dispatcher.control,
+            max_in_flight=limits.MAX_CONTROL_IN_FLIGHT,
+            max_connections=limits.MAX_CONNECTIONS,
+            frame_timeout_s=timeout_s,
+        ),
+    )
+    data = await serve(
+        platform.listen(limits.DATA_PORT),
+        Port(
+            dispatcher.data,
+            max_in_flight=limits.MAX_IN_FLIGHT,
+            max_connections=limits.MAX_CONNECTIONS,
+            frame_timeout_s=timeout_s,
+        ),
+    )
+    chores = [
+        loop.create_task(_every(EXPIRE_S, enclave.expire)),
+        loop.create_task(_refresh(clock, executor, platform.report)),
+    ]
+    platform.report("ready")
+    try:
+        await stop.wait()
+    finally:
+        for server in (control, data):
+            server.close()
+        await dispatcher.drain()
+        for chore in chores:
+            chore.cancel()
+        for client in clients:
+            await client.aclose()
+        enclave.wipe()
+        executor.shutdown(wait=False)
+        platform.report("stopped")
+
+
+async def _every(seconds: float, chore: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        chore()
+
+
+async def _refresh(clock: TrustedClock, executor: ThreadPoolExecutor, report: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(CLOCK_REFRESH_S)
+        try:
+            await asyncio.get_running_loop().run_in_executor(executor, clock.refresh)
+        except Exception:
+            report("clock-not-refreshed")  # the monotonic clock goes on from the last good time

@@ -1,0 +1,250 @@
+"""The host's configuration: one typed tree, from a YAML file and the environment.
+
+The names of the Go design that Adytum implements work as they are: its YAML (`tee.enclaveCID`, `tee.vsock.kmsPort`,
+...), the prefix `APP_` (`APP_TEE_ENCLAVECID`, `APP_TEE_VSOCK_KMSPORT`), and what viper literally looks up when no key
+replacer is set (`APP_TEE.ENCLAVECID`). The environment wins over the file. Unknown keys refuse, and every error is
+reported at once with its path.
+
+Left out: anything that the enclave believes. What decides about keys stands in the measured manifest, not here.
+
+>>> load(None, {"APP_TEE_ENABLED": "false", "APP_DATABASE_DSN": "postgresql:///adytum"}).tee.vsock.kmsPort
+8000
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from adytum.settings_sources import environment_tree, merge, read_yaml
+from adytum_verify import AllowList
+from adytum_wire.errors import AdytumError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+VsockPort = Annotated[int, Field(ge=1, le=2**32 - 2)]
+DEFAULT_TIMEOUT_SECONDS = 5
+
+
+class SettingsError(Exception):
+    """The configuration is not usable. `problems`: one (path, sentence) for each fault, in the order of the tree."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(f"{path}: {text}" for path, text in self.problems)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Vsock(_Section):
+    """Ports of the pipes that the enclave dials on the host (vsock-proxy)."""
+
+    kmsPort: VsockPort = 8000
+    imdsPort: VsockPort = 8001
+    stsPort: VsockPort = 8002
+
+
+class Tee(_Section):
+    """The enclave. `enabled: false` serves reads and audit only."""
+
+    enabled: bool = True
+    enclaveCID: Annotated[int, Field(ge=3, le=2**32 - 2)] = 16
+    vsock: Vsock = Vsock()
+    kmsKeyARN: str = ""
+    allowedPCRs: tuple[str, ...] = ()
+    requestTimeoutSeconds: int = DEFAULT_TIMEOUT_SECONDS
+    manifestFile: Path | None = None
+    attestationRootsFile: Path | None = None  # PEM; only for stand-ins, which have a root of their own
+    attestationIntervalSeconds: Annotated[int, Field(ge=1, le=600)] = 600
+    developmentDirectory: Path | None = None  # the enclave is a process on Unix sockets in this directory
+    vhostSocket: Path | None = None  # the enclave is a QEMU guest behind this vhost-user-vsock socket
+
+    @field_validator("requestTimeoutSeconds")
+    @classmethod
+    def _as_the_seed(cls, value: int) -> int:
+        """Zero and negative numbers mean the default, as in the Go loader."""
+        if value <= 0:
+            return DEFAULT_TIMEOUT_SECONDS
+        if value > 60:
+            raise ValueError("at most 60: the enclave takes no longer deadline")
+        return value
+
+    @field_validator("kmsKeyARN")
+    @classmethod
+    def _full_arn(cls, value: str) -> str:
+        parts = value.split(":")
+        whole = len(parts) == 6 and parts[0] == "arn" and parts[2] == "kms" and parts[5].startswith("key/")
+        if value and not whole:
+            raise ValueError("want the full key ARN (arn:aws:kms:<region>:<account>:key/<id>); no alias, no bare id")
+        return value
+
+    @field_validator("allowedPCRs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowedPCRs")
+    @classmethod
+    def _parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            try:
+                AllowList.parse(value)
+            except AdytumError as error:
+                raise ValueError(f"{error.field or error.code.text}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Tee:
+        if self.developmentDirectory and self.vhostSocket:
+            raise ValueError("developmentDirectory and vhostSocket exclude each other")
+        missing = [name for name in ("kmsKeyARN", "allowedPCRs") if self.enabled and not getattr(self, name)]
+        if missing:
+            raise _Missing(missing)
+        return self
+
+    @property
+    def is_development(self) -> bool:
+        """True when the enclave is not behind AF_VSOCK."""
+        return self.developmentDirectory is not None or self.vhostSocket is not None
+
+
+class _Missing(ValueError):
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(
+            f"{' and '.join(names)} must not be empty while tee.enabled is true: an empty list allows nothing"
+        )
+
+
+class Database(_Section):
+    """PostgreSQL. An empty `dsn` starts an embedded one in `embeddedDirectory`, for development only."""
+
+    dsn: SecretStr = SecretStr("")
+    embeddedDirectory: Path | None = None
+    poolSize: Annotated[int, Field(ge=1, le=64)] = 8
+    connectTimeoutSeconds: Annotated[float, Field(gt=0, le=60)] = 5
+    statementTimeoutSeconds: Annotated[float, Field(gt=0, le=60)] = 5
+    lockTimeoutSeconds: Annotated[float, Field(gt=0, le=60)] = 3
+
+
+class Tls(_Section):
+    """PEM files. `caCertFile` set: clients must show a certificate that chains to it (mTLS)."""
+
+    certFile: Path | None = None
+    keyFile: Path | None = None
+    caCertFile: Path | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Tls:
+        if (self.certFile is None) != (self.keyFile is None):
+            raise ValueError("certFile and keyFile come together (MPC_TLS_CERT_FILE, MPC_TLS_KEY_FILE)")
+        if self.caCertFile is not None and self.certFile is None:
+            raise ValueError("caCertFile (MPC_TLS_CA_CERT_FILE) needs certFile and keyFile")
+        for path in (self.certFile, self.keyFile, self.caCertFile):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path.name} is not a readable file")
+        return self
+
+
+class Http(_Section):
+    """Where clients connect. Another address than loopback needs TLS."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8443
+    tls: Tls = Tls()
+    maxInFlight: Annotated[int, Field(ge=1, le=65536)] = 1024
+
+    @model_validator(mode="after")
+    def _no_plain_text(self) -> Http:
+        if not _is_loopback(self.host) and self.tls.certFile is None:
+            raise ValueError("a bind that is not loopback needs tls.certFile and tls.keyFile")
+        return self
+
+
+class Aws(_Section):
+    """Credentials that are pushed to the enclave. They authorise; attestation binds."""
+
+    accessKeyId: str = ""
+    secretAccessKey: SecretStr = SecretStr("")
+    sessionToken: SecretStr = SecretStr("")
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with `load`."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    tee: Tee
+    database: Database = Database()
+    http: Http = Http()
+    aws: Aws = Aws()
+
+    @model_validator(mode="after")
+    def _database_given(self) -> Settings:
+        if not self.database.dsn.get_secret_value():
+            if self.tee.enabled and not self.tee.is_development:
+                raise ValueError("database.dsn must not be empty: an embedded PostgreSQL is for development only")
+            if self.database.embeddedDirectory is None:
+                raise ValueError("database.dsn or database.embeddedDirectory must be set")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` merged: a second, silent way in would break 'every error with its path'."""
+        return (init_settings,)
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read `path` (YAML, may be None) and overlay `environ`. Errors: SettingsError with every problem found."""
+    problems: list[tuple[str, str]] = []
+    tree = read_yaml(path, problems) if path is not None else {}
+    merge(tree, environment_tree(Settings, environ, problems))
+    tree.setdefault("tee", {})
+    try:
+        settings = Settings(**tree)
+    except pydantic.ValidationError as error:
+        problems += [(_path(item["loc"]), _sentence(item)) for item in error.errors(include_input=False)]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The tree as plain JSON values with secrets masked, for `adytum config show`."""
+    return settings.model_dump(mode="json")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(root)"
+
+
+def _sentence(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown key"
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return text[0].lower() + text[1:] if text[:2].istitle() else text
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

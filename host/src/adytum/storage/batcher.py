@@ -1,0 +1,207 @@
+"""The audit write: group commit. All outcomes that wait become one transaction and one fsync.
+
+Order inside the transaction: requests first, because their primary key decides who was first; then keys and envelopes
+of the winners only; then every receipt, since each decision happened. If the transaction fails, every waiter gets
+AUDIT_UNAVAILABLE, nothing was stored, and no answer leaves the host. If one row of many is at fault (not the
+database), the batch is written again one by one, so that it fails alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+import msgspec
+
+from adytum.storage.coalescer import Coalescer
+from adytum.storage.database import Database
+from adytum.storage.rows import Outcome, ReceiptRow, RecordRow, RequestRow, to_base64
+from adytum_wire.errors import AdytumError, Code
+
+MAX_BATCH = 256
+
+_REQUESTS = """
+INSERT INTO requests (tenant, request_id, body_hash, stamp_key, operation, state, result, code, field, receipt)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[],
+                     $8::text[], $9::text[], $10::bytea[])
+ON CONFLICT DO NOTHING RETURNING tenant, request_id
+"""
+_STORED_REQUESTS = """
+SELECT r.tenant, r.request_id, r.body_hash, r.stamp_key, r.operation, r.result, r.receipt, r.code, r.field
+FROM unnest($1::text[], $2::text[]) AS q(tenant, request_id) JOIN requests r USING (tenant, request_id)
+"""
+_RECEIPTS = """
+INSERT INTO receipts (chain, sequence, envelope, body_hash, tenant, request_id, "time", decision, code)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bigint[],
+                     $8::text[], $9::text[])
+ON CONFLICT DO NOTHING RETURNING chain, sequence
+"""
+_STORED_RECEIPTS = """
+SELECT r.chain, r.sequence, r.body_hash
+FROM unnest($1::text[], $2::bigint[]) AS q(chain, sequence) JOIN receipts r USING (chain, sequence)
+"""
+_KEYS = """
+INSERT INTO keys (key_id, tenant, public_key, algorithm, kind, status, labels)
+SELECT key_id, tenant, public_key, algorithm, kind, 'active', labels
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])
+     AS q(key_id, tenant, public_key, algorithm, kind, labels)
+ON CONFLICT (key_id) DO UPDATE SET updated_at = now()
+"""
+_ENVELOPES = """
+INSERT INTO key_envelopes (key_id, node_id, version, kind, header, ciphertext_blob, data_key_ciphertext, kms_key_id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[])
+ON CONFLICT DO NOTHING
+"""
+
+
+class AuditBatcher:
+    """The one writer of outcomes. `commit` returns when the outcome is durable."""
+
+    def __init__(self, database: Database, *, max_batch: int = MAX_BATCH) -> None:
+        self._database = database
+        self._coalescer: Coalescer[Outcome, RequestRow | None] = Coalescer(self._flush, max_items=max_batch)
+
+    async def commit(self, outcome: Outcome) -> RequestRow | None:
+        """Make `outcome` durable. Return the row that stands for its request: `outcome.request`, or the one that
+        another answer to the same request had stored before (None when it has no request row).
+
+        Errors: AUDIT_UNAVAILABLE (nothing stored), REQUEST_CONFLICT (the id is stored with another body; the receipt
+        is durable), RECEIPT_INVALID (another receipt has this number: the chain forked).
+        """
+        return await self._coalescer.submit(outcome)
+
+    async def close(self) -> None:
+        await self._coalescer.close()
+
+    async def _flush(self, outcomes: Sequence[Outcome]) -> Sequence[RequestRow | None | BaseException]:
+        try:
+            return await self._write(outcomes)
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+            if len(outcomes) == 1:
+                return [AdytumError(Code.AUDIT_UNAVAILABLE)]
+        except AdytumError as error:
+            return [AdytumError(error.code, retry_after_ms=error.retry_after_ms) for _ in outcomes]
+        except (asyncpg.PostgresError, ValueError, OverflowError):
+            if len(outcomes) == 1:
+                return [AdytumError(Code.AUDIT_UNAVAILABLE)]
+        results: list[RequestRow | None | BaseException] = []
+        for outcome in outcomes:
+            results += await self._flush([outcome])
+        return results
+
+    async def _write(self, outcomes: Sequence[Outcome]) -> list[RequestRow | None | BaseException]:
+        # The first of a batch wins, as if they had come one after the other.
+        first: dict[tuple[str, str], RequestRow] = {}
+        for outcome in outcomes:
+            if outcome.request is not None:
+                first.setdefault((outcome.request.tenant, outcome.request.request_id), outcome.request)
+        receipts: dict[tuple[str, int], ReceiptRow] = {}
+        for outcome in outcomes:
+            receipts.setdefault((outcome.receipt.chain, outcome.receipt.sequence), outcome.receipt)
+        async with self._database.connection(Code.AUDIT_UNAVAILABLE) as connection, connection.transaction():
+            stored = await _insert_requests(connection, first)
+            winners = [
+                outcome.record
+                for outcome in outcomes
+                if outcome.record is not None
+                and (outcome.request is None or stored[_id(outcome.request)] is outcome.request)
+            ]
+            if winners:
+                await _insert_records(connection, winners)
+            hashes = await _insert_receipts(connection, receipts)
+        return [_result(outcome, stored, hashes) for outcome in outcomes]
+
+
+def _id(request: RequestRow) -> tuple[str, str]:
+    return request.tenant, request.request_id
+
+
+def _result(
+    outcome: Outcome, stored: dict[tuple[str, str], RequestRow], hashes: dict[tuple[str, int], bytes]
+) -> RequestRow | None | BaseException:
+    receipt, request = outcome.receipt, outcome.request
+    if hashes[receipt.chain, receipt.sequence] != receipt.body_hash:
+        return AdytumError(Code.RECEIPT_INVALID, "$ (forked chain)")
+    if request is None:
+        return None
+    row = stored[_id(request)]
+    if row.body_hash != request.body_hash:
+        return AdytumError(Code.REQUEST_CONFLICT)
+    return row
+
+
+async def _insert_requests(
+    connection: asyncpg.Connection, rows: dict[tuple[str, str], RequestRow]
+) -> dict[tuple[str, str], RequestRow]:
+    """Insert; return what the table now holds for each id."""
+    if not rows:
+        return {}
+    values = list(rows.values())
+    inserted = await connection.fetch(
+        _REQUESTS,
+        [r.tenant for r in values],
+        [r.request_id for r in values],
+        [r.body_hash for r in values],
+        [r.stamp_key for r in values],
+        [r.operation for r in values],
+        [r.state for r in values],
+        [r.result for r in values],
+        [r.code for r in values],
+        [r.field for r in values],
+        [r.receipt for r in values],
+    )
+    stored = dict(rows)
+    if len(inserted) != len(values):
+        lost = [key for key in rows if key not in {(row[0], row[1]) for row in inserted}]
+        for row in await connection.fetch(_STORED_REQUESTS, [key[0] for key in lost], [key[1] for key in lost]):
+            stored[row["tenant"], row["request_id"]] = RequestRow(**dict(row.items()))
+    return stored
+
+
+async def _insert_receipts(
+    connection: asyncpg.Connection, rows: dict[tuple[str, int], ReceiptRow]
+) -> dict[tuple[str, int], bytes]:
+    """Insert; return the body hash that the table now holds for each (chain, sequence)."""
+    values = list(rows.values())
+    inserted = await connection.fetch(
+        _RECEIPTS,
+        [r.chain for r in values],
+        [r.sequence for r in values],
+        [r.envelope for r in values],
+        [r.body_hash for r in values],
+        [r.tenant for r in values],
+        [r.request_id for r in values],
+        [r.time for r in values],
+        [r.decision for r in values],
+        [r.code for r in values],
+    )
+    hashes = {key: row.body_hash for key, row in rows.items()}
+    if len(inserted) != len(values):
+        lost = [key for key in rows if key not in {(row[0], row[1]) for row in inserted}]
+        for row in await connection.fetch(_STORED_RECEIPTS, [key[0] for key in lost], [key[1] for key in lost]):
+            hashes[row["chain"], row["sequence"]] = row["body_hash"]
+    return hashes
+
+
+async def _insert_records(connection: asyncpg.Connection, rows: Sequence[RecordRow]) -> None:
+    headers = list({row.header.key_id: row.header for row in rows}.values())
+    await connection.execute(
+        _KEYS,
+        [h.key_id for h in headers],
+        [h.tenant for h in headers],
+        [h.public_key for h in headers],
+        [str(h.algorithm) for h in headers],
+        [str(h.kind) for h in headers],
+        [msgspec.json.encode(h.labels).decode() for h in headers],
+    )
+    await connection.execute(
+        _ENVELOPES,
+        [row.header.key_id for row in rows],
+        [row.header.node_id for row in rows],
+        [row.header.version for row in rows],
+        [str(row.header.kind) for row in rows],
+        [row.record.header for row in rows],
+        [to_base64(row.record.ciphertext_blob) for row in rows],
+        [to_base64(row.record.data_key_ciphertext) for row in rows],
+        [row.header.kms_key_arn for row in rows],
+    )

@@ -1,0 +1,189 @@
+"""The cold reads and small writes: keys, policies, receipts, requests, enclaves. Plain SQL, one function a question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from adytum.storage.database import Database
+from adytum.storage.rows import RequestRow
+from adytum_wire.binding import Binding
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.types import sha256
+
+MAX_PAGE = 1000
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as the API shows it. Times are RFC 3339. `version` is 0 when no record is stored."""
+
+    key_id: str
+    tenant: str
+    public_key: str
+    algorithm: str
+    kind: str
+    status: str
+    labels: list[str]
+    version: int
+    kms_key_id: str
+    created_at: datetime
+    updated_at: datetime
+    deletion_date: datetime | None
+
+
+_KEYS = """
+SELECT k.key_id, k.tenant, k.public_key, k.algorithm, k.kind, k.status, k.labels::text AS labels, k.created_at,
+       k.updated_at, k.deletion_date, coalesce(e.version, 0) AS version, coalesce(e.kms_key_id, '') AS kms_key_id
+FROM keys k LEFT JOIN LATERAL (
+    SELECT version, kms_key_id FROM key_envelopes x WHERE x.key_id = k.key_id ORDER BY version DESC LIMIT 1
+) e ON true
+"""
+
+
+async def list_keys(database: Database, tenant: str, *, after: str, limit: int) -> list[KeyView]:
+    """At most `limit` keys of `tenant` whose id is greater than `after`, in order of id."""
+    query = _KEYS + "WHERE k.tenant = $1 AND k.key_id > $2 ORDER BY k.key_id LIMIT $3"
+    return [_key(row) for row in await database.fetch(query, tenant, after, limit)]
+
+
+async def get_key(database: Database, key_id: str) -> KeyView:
+    """Errors: NOT_FOUND."""
+    rows = await database.fetch(_KEYS + "WHERE k.key_id = $1", key_id)
+    if not rows:
+        raise AdytumError(Code.NOT_FOUND)
+    return _key(rows[0])
+
+
+def _key(row: asyncpg.Record) -> KeyView:
+    values = dict(row.items())
+    values["labels"] = msgspec.json.decode(values["labels"])
+    return KeyView(**values)
+
+
+async def get_request(database: Database, tenant: str, request_id: str) -> RequestRow:
+    """Errors: NOT_FOUND."""
+    rows = await database.fetch(
+        "SELECT tenant, request_id, body_hash, stamp_key, operation, result, receipt, code, field"
+        " FROM requests WHERE tenant = $1 AND request_id = $2",
+        tenant,
+        request_id,
+    )
+    if not rows:
+        raise AdytumError(Code.NOT_FOUND)
+    return RequestRow(**dict(rows[0].items()))
+
+
+# --- policies
+
+
+async def put_policy(database: Database, tenant: str, version: int, envelope: bytes, digest: bytes) -> None:
+    """Store a policy that the enclave has accepted. The same version again is a no-op: the enclave keeps one digest."""
+    await database.execute(
+        "INSERT INTO policies (tenant, version, envelope, digest) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        tenant,
+        version,
+        envelope,
+        digest,
+    )
+
+
+async def newest_policies(database: Database) -> list[tuple[str, int, bytes]]:
+    """(tenant, version, envelope) of each tenant's newest policy."""
+    rows = await database.fetch(
+        "SELECT DISTINCT ON (tenant) tenant, version, envelope FROM policies ORDER BY tenant, version DESC"
+    )
+    return [(row["tenant"], row["version"], row["envelope"]) for row in rows]
+
+
+async def newest_policy(database: Database, tenant: str) -> tuple[int, bytes, bytes]:
+    """(version, envelope, digest). Errors: NOT_FOUND."""
+    rows = await database.fetch(
+        "SELECT version, envelope, digest FROM policies WHERE tenant = $1 ORDER BY version DESC LIMIT 1", tenant
+    )
+    if not rows:
+        raise AdytumError(Code.NOT_FOUND)
+    return rows[0]["version"], rows[0]["envelope"], rows[0]["digest"]
+
+
+# --- receipts and the enclaves that signed them
+
+
+async def list_receipts(database: Database, chain: str, *, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """(sequence, envelope bytes) in order, from the first sequence greater than `after`."""
+    rows = await database.fetch(
+        "SELECT sequence, envelope FROM receipts WHERE chain = $1 AND sequence > $2 ORDER BY sequence LIMIT $3",
+        chain,
+        after,
+        limit,
+    )
+    return [(row["sequence"], row["envelope"]) for row in rows]
+
+
+class ChainView(msgspec.Struct, frozen=True, kw_only=True):
+    chain: str
+    build: str
+    receipt_key: str
+    manifest_hash: str
+    first_seen: datetime
+    last_seen: datetime
+    receipts: int
+
+
+async def list_chains(database: Database) -> list[ChainView]:
+    """The enclaves that were verified, oldest first, with the highest receipt stored for each."""
+    rows = await database.fetch(
+        "SELECT e.chain, e.build, e.receipt_key, e.manifest_hash, e.first_seen, e.last_seen,"
+        " coalesce((SELECT max(sequence) FROM receipts r WHERE r.chain = e.chain), 0) AS receipts"
+        " FROM enclaves e ORDER BY e.first_seen, e.chain"
+    )
+    return [ChainView(**dict(row.items())) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAttestation:
+    document: bytes
+    binding: bytes
+    verified_at: int  # ms, host clock
+
+
+async def put_attestation(database: Database, binding: Binding, stored: StoredAttestation) -> None:
+    """Remember a verified document: the first of its boot, which covers the chain from its start, and the newest."""
+    async with database.connection() as connection, connection.transaction():
+        await connection.execute(
+            "INSERT INTO enclaves (chain, build, receipt_key, manifest_hash) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (chain) DO UPDATE SET last_seen = now()",
+            binding.boot_id,
+            binding.build,
+            binding.receipt_key,
+            binding.manifest_hash,
+        )
+        await connection.execute(
+            "INSERT INTO attestations (chain, digest, document, binding, verified_at) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT DO NOTHING",
+            binding.boot_id,
+            sha256(stored.document),
+            stored.document,
+            stored.binding,
+            stored.verified_at,
+        )
+        await connection.execute(
+            "DELETE FROM attestations WHERE chain = $1 AND verified_at NOT IN ("
+            " SELECT min(verified_at) FROM attestations WHERE chain = $1"
+            " UNION ALL SELECT max(verified_at) FROM attestations WHERE chain = $1)",
+            binding.boot_id,
+        )
+
+
+async def get_attestation(database: Database, chain: str) -> StoredAttestation:
+    """The first verified document of a boot. Errors: NOT_FOUND."""
+    rows = await database.fetch(
+        "SELECT document, binding, verified_at FROM attestations WHERE chain = $1 ORDER BY verified_at LIMIT 1", chain
+    )
+    if not rows:
+        raise AdytumError(Code.NOT_FOUND)
+    return StoredAttestation(
+        document=rows[0]["document"], binding=rows[0]["binding"], verified_at=rows[0]["verified_at"]
+    )

@@ -1,0 +1,101 @@
+"""`python -m adytum_sim.enclave CONFIG.json`: run the trusted program on the stand-in platform.
+
+CONFIG: {"directory": where the Unix sockets are made, "pki": DevPki directory, "module_id": ..., "pcrs": {"0": hex, ...},
+"parent_role": ARN, "payload_encoding": "indefinite" | "definite", "debug": bool, "witness": bool}. Prints one JSON line
+when ready. With `witness` it keeps digests of its secrets for `witness.scan`, which leaves traces of them in its memory:
+not for the memory-scan tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from adytum_enclave.shell import entropy
+from adytum_enclave.shell.program import Platform, run
+from adytum_sim.enclave.config import StandInConfig, enclave_socket, host_socket, witness_socket
+from adytum_sim.enclave.witness import Witness
+from adytum_sim.nsm import SimNsm
+from adytum_sim.pki import DevPki
+
+
+def _listen(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    sock.listen(64)
+    sock.setblocking(False)
+    return sock
+
+
+async def _serve(config: StandInConfig) -> None:
+    directory = Path(config.directory)
+    nsm = SimNsm(
+        DevPki.load(Path(config.pki)),
+        module_id=config.module_id,
+        pcrs={int(index): bytes.fromhex(value) for index, value in config.pcrs.items()},
+        clock_ms=lambda: time.time_ns() // 1_000_000,
+        payload_encoding=config.payload_encoding,
+        parent_role=config.parent_role,
+        debug=config.debug,
+    )
+    witness = Witness(entropy.fill) if config.witness else None
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+
+    async def tell(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json.dumps(witness.export() if witness is not None else []).encode())
+        await writer.drain()
+        writer.close()
+
+    witness_server = await asyncio.start_unix_server(tell, path=witness_socket(directory))
+
+    async def dial(_cid: int | None, port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, str(host_socket(directory, port)))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def report(event: str) -> None:
+        sys.stdout.write(json.dumps({"event": event, "pid": os.getpid()}) + "\n")
+        sys.stdout.flush()
+
+    platform = Platform(
+        nsm=nsm.request,
+        listen=lambda port: _listen(enclave_socket(directory, port)),
+        dial=dial,
+        fill=witness.fill if witness is not None else entropy.fill,
+        report=report,
+    )
+    try:
+        await run(platform, stop)
+    finally:
+        witness_server.close()
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2:
+        sys.stderr.write("usage: python -m adytum_sim.enclave CONFIG.json\n")
+        return 2
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    config = msgspec.json.decode(Path(argv[1]).read_bytes(), type=StandInConfig)
+    asyncio.run(_serve(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,56 @@
+"""Verify one receipt, by itself, offline (format: `adytum_wire.receipts`).
+
+A receipt proves what an enclave decided, and in which order, to whoever holds the enclave's receipt key; that key comes
+from a verified attestation document (`verify_enclave(...).binding.receipt_key`).
+
+    verified = verify_receipt(envelope, receipt_key=bytes.fromhex(enclave.binding.receipt_key))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.receipts import GENESIS, Receipt, head_bytes, head_of, parse_envelope, parse_receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedReceipt:
+    """`key`: the Ed25519 key (32 bytes) that signed. The signature covers the head (`head_sequence`, `head_link`)."""
+
+    receipt: Receipt
+    key: bytes
+    head_sequence: int
+    head_link: bytes
+
+
+def verify_receipt(envelope: bytes, *, receipt_key: bytes | None = None) -> VerifiedReceipt:
+    """Verify one receipt envelope (JSON bytes as the service gave them).
+
+    `receipt_key`: the key (32 bytes) that must have signed. WITHOUT IT the receipt is only consistent with the key that
+    it names itself, which anybody can make: compare `key` of the result with an attested one before you believe it.
+    Errors: AdytumError RECEIPT_INVALID; `field` says what failed.
+    """
+    parts = parse_envelope(envelope)
+    key = bytes.fromhex(parts.key)
+    if receipt_key is not None and key != receipt_key:
+        raise AdytumError(Code.RECEIPT_INVALID, "$.key")
+    receipt = parse_receipt(parts.body.encode())
+    if receipt.sequence == 1 and bytes.fromhex(receipt.previous) != GENESIS:
+        raise AdytumError(Code.RECEIPT_INVALID, "$.body.previous")
+    sequence, link = head_of(parts, receipt)
+    if not is_head_signed(key, receipt.chain, sequence, link, bytes.fromhex(parts.signature)):
+        raise AdytumError(Code.RECEIPT_INVALID, "$.signature")
+    return VerifiedReceipt(receipt=receipt, key=key, head_sequence=sequence, head_link=link)
+
+
+def is_head_signed(key: bytes, chain: str, sequence: int, link: bytes, signature: bytes) -> bool:
+    """True when `signature` (64 bytes) by the Ed25519 `key` (32 bytes) covers this head."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, head_bytes(chain, sequence, link))
+    except (ValueError, InvalidSignature):
+        return False
+    return True
