@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from adytum_enclave.core import hpke, keys
+from adytum_enclave.core import hpke
 from adytum_enclave.core.chain import ReceiptChain
 from adytum_enclave.core.counters import Counters
 from adytum_enclave.core.crypto import ed25519
@@ -14,14 +15,13 @@ from adytum_enclave.core.outcome import Outcome
 from adytum_enclave.core.phases import PhaseTable
 from adytum_enclave.core.recipient import RecipientKey
 from adytum_enclave.core.replay import Replay
-from adytum_enclave.core.secrets import Arena
+from adytum_enclave.core.secrets import Arena, Slot
 from adytum_enclave.core.versions import VersionMemory
 from adytum_enclave.core.warm import WarmKeys
 from adytum_policy import SignedPolicy
 from adytum_wire.binding import Binding, encode_binding
 from adytum_wire.manifest import Manifest, Tenant, manifest_hash, parse_manifest
 from adytum_wire.messages import PROTOCOL_VERSION, Credentials
-from adytum_wire.types import Algorithm
 
 
 class Configured(NamedTuple):
@@ -67,12 +67,8 @@ class Enclave:
         self.boot_id = public_bytes(fill, 16).hex()
         self.recipient = RecipientKey.generate()
         self.hpke_key = hpke.generate_keypair(arena, fill)
-        self.receipt_key = keys.generate(Algorithm.ED25519, arena, fill)
-        self.receipts = ReceiptChain(
-            self.boot_id,
-            self.receipt_key.public_key,
-            lambda head: ed25519.sign(self.receipt_key.secret, head),
-        )
+        self._receipt_secret, self.receipt_key = _new_receipt_key(arena, fill)
+        self.receipts = ReceiptChain(self.boot_id, self.receipt_key, partial(ed25519.sign_with, self._receipt_secret))
         self.counters = Counters()
         self.versions = VersionMemory()
         self.policies: dict[str, SignedPolicy] = {}
@@ -87,7 +83,7 @@ class Enclave:
                 build=self.build,
                 boot_id=self.boot_id,
                 manifest_hash=digest.hex(),
-                receipt_key=self.receipt_key.public_key.hex(),
+                receipt_key=self.receipt_key.hex(),
                 hpke_key=self.hpke_key.public_key.hex(),
             )
         )
@@ -101,5 +97,12 @@ class Enclave:
         """Wipe every secret of this boot; nothing can be used afterwards."""
         if self.configured is not None:
             self.configured.warm.drop_all()
-        self.receipt_key.wipe()
+        self._receipt_secret.wipe()
         self.hpke_key.secret.wipe()
+
+
+def _new_receipt_key(arena: Arena, fill: Fill) -> tuple[Slot, bytes]:
+    """(Ed25519 secret as libsodium signs with it, public key). One expansion a boot instead of one a signature."""
+    with arena.take(ed25519.SEED_SIZE) as seed:
+        fill(seed.view)
+        return ed25519.expand(seed)

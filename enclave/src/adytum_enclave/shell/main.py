@@ -34,9 +34,7 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    platform = Platform(
-        nsm=open_device(), listen=listen_vsock, dial=_dial, fill=entropy.fill, report=_report
-    )
+    platform = Platform(nsm=open_device(), listen=listen_vsock, dial=_dial, fill=entropy.fill, report=_report)
     await run(platform, stop)
 
 
