@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 
+from adytum_enclave.core.secrets import Arena
 from adytum_enclave.shell import admission, entropy
 from adytum_enclave.shell.nsm import open_device
-from adytum_enclave.shell.program import Platform, run
+from adytum_enclave.shell.program import ARENA_BYTES, Platform, run
 from adytum_enclave.shell.vsock import dial_vsock, listen_vsock
 
 PARENT_CID = 3  # the parent of a Nitro enclave, until a control connection says otherwise
@@ -29,24 +30,28 @@ async def _dial(cid: int | None, port: int) -> socket.socket:
     return await dial_vsock(PARENT_CID if cid is None else cid, port)
 
 
-async def _serve() -> None:
+async def _serve(arena: Arena) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    platform = Platform(nsm=open_device(), listen=listen_vsock, dial=_dial, fill=entropy.fill, report=_report)
+    platform = Platform(
+        nsm=open_device(), listen=listen_vsock, dial=_dial, fill=entropy.fill, report=_report, arena=arena
+    )
     await run(platform, stop)
 
 
 def main() -> int:
     """Exit status: 0 stopped, 1 refused to serve (the console names the failed checks), 2 failed."""
-    failed = admission.failed_checks(admission.machine())
+    admission.harden()
+    arena = Arena(ARENA_BYTES)
+    failed = admission.failed_checks(admission.this_machine(arena_kind=arena.kind))
     for name in failed:
         _report(f"admission-failed {name}")
     if failed:
         return 1
     try:
-        asyncio.run(_serve())
+        asyncio.run(_serve(arena))
     except Exception:
         _report("failed")  # what failed could say more than the host may know
         return 2

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from adytum_enclave.core.enclave import Enclave
-from adytum_enclave.core.entropy import Fill
+from adytum_enclave.core.entropy import Fill, public_bytes
 from adytum_enclave.core.secrets import Arena
 from adytum_enclave.core.warmup import warm_up
-from adytum_enclave.shell.clock import TrustedClock
+from adytum_enclave.shell.clock import TrustedClock, nsm_time
 from adytum_enclave.shell.dispatcher import Dispatcher
 from adytum_enclave.shell.kms import KmsClient
 from adytum_enclave.shell.nsm import Nsm, Transport
@@ -34,14 +34,15 @@ EXPIRE_S = 1.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """`nsm`: request bytes to reply bytes. `listen(port)`: a listening socket. `dial(cid, port)`: a connection to the
-    parent's port; `cid` is None where there are no CIDs. `fill`: randomness. `report`: takes coded events."""
+    parent's port; `cid` is None where there are no CIDs. `arena`: memory for secrets. `fill`: randomness. `report`: takes
+    coded events."""
 
     nsm: Transport
     listen: Callable[[int], socket.socket]
     dial: Callable[[int | None, int], Awaitable[socket.socket]]
     fill: Fill
     report: Callable[[str], None]
-    arena_bytes: int = ARENA_BYTES
+    arena: Arena
 
 
 async def run(platform: Platform, stop: asyncio.Event) -> None:
@@ -49,13 +50,11 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     # The default handler prints tracebacks; the console is the host's to read, so it gets a code and nothing else.
     loop.set_exception_handler(lambda _loop, _context: platform.report("internal-error"))
-    arena = Arena(platform.arena_bytes)
-    warm_up(arena, platform.fill)
+    warm_up(platform.arena, platform.fill)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nsm")
     nsm = Nsm(platform.nsm)
-    clock = TrustedClock(nsm, monotonic=time.monotonic)
-    await loop.run_in_executor(executor, clock.refresh)
-    enclave = Enclave(arena=arena, now_ms=clock.now_ms, fill=platform.fill, build=BUILD)
+    clock = TrustedClock(nsm_time(nsm), monotonic=time.monotonic)
+    enclave = Enclave(arena=platform.arena, now_ms=clock.now_ms, fill=platform.fill, build=BUILD)
 
     clients: list[KmsClient] = []
 
@@ -73,6 +72,7 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
                     roots=where.roots,
                     credentials=lambda: enclave.credentials,
                     now_ms=clock.now_ms,
+                    jitter=lambda: public_bytes(platform.fill, 1)[0] / 256,
                 )
             )
         return clients[0]
@@ -102,7 +102,7 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
     )
     chores = [
         loop.create_task(_every(EXPIRE_S, enclave.expire)),
-        loop.create_task(_refresh(clock, executor, platform.report)),
+        loop.create_task(clock.keep(CLOCK_REFRESH_S)),
     ]
     platform.report("ready")
     try:
@@ -124,12 +124,3 @@ async def _every(seconds: float, chore: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
         chore()
-
-
-async def _refresh(clock: TrustedClock, executor: ThreadPoolExecutor, report: Callable[[str], None]) -> None:
-    while True:
-        await asyncio.sleep(CLOCK_REFRESH_S)
-        try:
-            await asyncio.get_running_loop().run_in_executor(executor, clock.refresh)
-        except Exception:
-            report("clock-not-refreshed")  # the monotonic clock goes on from the last good time

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import msgspec
 
+from adytum_enclave.core.secrets import Arena
 from adytum_enclave.shell import entropy
-from adytum_enclave.shell.program import Platform, run
+from adytum_enclave.shell.program import ARENA_BYTES, Platform, run
 from adytum_sim.enclave.config import StandInConfig, enclave_socket, host_socket, witness_socket
 from adytum_sim.enclave.witness import Witness
 from adytum_sim.nsm import SimNsm
@@ -80,6 +81,7 @@ async def _serve(config: StandInConfig) -> None:
         dial=dial,
         fill=witness.fill if witness is not None else entropy.fill,
         report=report,
+        arena=Arena(ARENA_BYTES),
     )
     try:
         await run(platform, stop)

@@ -1,0 +1,274 @@
+"""A whole deployment on one machine, below the HTTP service: KMS stand-in, byte pipe, enclave process, its client.
+
+    async with running_stack(directory) as stack:
+        await stack.put_policy(stack.policy(...))
+        reply = await stack.ask(client, "generate_key", algorithm="secp256k1", labels=["treasury"])
+
+The caller plays the host: it holds the records, and may do with them what a hostile host would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adytum.enclave.client import EnclaveClient
+from adytum.enclave.endpoint import UnixEndpoint
+from adytum.pipe import Pipe
+from adytum_sim.enclave.config import StandInConfig
+from adytum_sim.enclave.measure import source_pcrs
+from adytum_sim.enclave.process import EnclaveProcess
+from adytum_sim.kms.running import RunningKms, running_kms, system_clock_ms
+from adytum_sim.people import Person, request_body, signed_policy
+from adytum_verify import AllowList
+from adytum_verify.enclave import manifest_pcr
+from adytum_wire import limits
+from adytum_wire.manifest import manifest_hash
+from adytum_wire.messages import Credentials, ExecuteReply, PutPolicyReply, Refusal
+from adytum_wire.record import Record
+
+TENANT = "acme"
+PARENT_ROLE = "arn:aws:iam::111122223333:role/adytum-enclave"
+DAY_MS = 86_400_000
+
+Json = dict[str, Any]
+
+
+def default_bounds() -> Json:
+    return {
+        "request_past_ms": 300_000,
+        "request_future_ms": 60_000,
+        "key_ttl_seconds": 60,
+        "key_max_uses": 1000,
+        "max_warm_keys": 1000,
+    }
+
+
+def key_policy(kms: RunningKms, pcrs: Mapping[int, bytes]) -> Json:
+    """Only an enclave with these PCRs may use the key; the operator may manage it and never use it."""
+    conditions = {f"kms:RecipientAttestation:PCR{index}": value.hex() for index, value in sorted(pcrs.items())}
+    use = ["kms:Decrypt", "kms:GenerateDataKey"]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "AttestedUse",
+                "Effect": "Allow",
+                "Principal": {"AWS": kms.role_arn},
+                "Action": use,
+                "Resource": "*",
+                "Condition": {"StringEqualsIgnoreCase": conditions},
+            },
+            *(
+                {
+                    "Sid": f"NeverOther{name.rsplit(':', 1)[1]}",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": [*use, "kms:ReEncrypt*", "kms:CreateGrant"],
+                    "Resource": "*",
+                    "Condition": {"StringNotEqualsIgnoreCase": {name: value}},
+                }
+                for name, value in conditions.items()
+            ),
+            {
+                "Sid": "Manage",
+                "Effect": "Allow",
+                "Principal": {"AWS": kms.operator.caller.principal_arn},
+                "Action": [
+                    "kms:DescribeKey",
+                    "kms:GetKeyPolicy",
+                    "kms:PutKeyPolicy",
+                    "kms:DisableKey",
+                    "kms:EnableKey",
+                ],
+                "Resource": "*",
+            },
+        ],
+    }
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running deployment. `pcrs`: 0, 1, 2 and 16, as the release and the key policy have them."""
+
+    directory: Path
+    kms: RunningKms
+    key_arn: str
+    manifest: bytes
+    pcrs: dict[int, bytes]
+    admins: list[Person]
+    enclave: EnclaveProcess
+    pipe: Pipe
+    endpoint: UnixEndpoint
+    client: EnclaveClient
+    credentials: Credentials
+
+    @property
+    def allow_list(self) -> AllowList:
+        return AllowList.parse(self.allowed_pcrs)
+
+    @property
+    def allowed_pcrs(self) -> list[str]:
+        """As `tee.allowedPCRs` takes them."""
+        return [",".join(f"PCR{index}={value.hex()}" for index, value in sorted(self.pcrs.items()))]
+
+    def now_ms(self) -> int:
+        return system_clock_ms()
+
+    def policy(self, principals: list[Json], rules: list[Json], *, version: int = 1, days: int = 30) -> Json:
+        """A policy document of this tenant."""
+        return {
+            "v": 1,
+            "tenant": TENANT,
+            "version": version,
+            "valid_until": self.now_ms() + days * DAY_MS,
+            "principals": principals,
+            "rules": rules,
+        }
+
+    async def put_policy(self, document: Json, *admins: Person) -> PutPolicyReply:
+        """Signed by `admins`, by default all."""
+        return await self.client.put_policy(TENANT, signed_policy(document, *(admins or self.admins)))
+
+    async def ask(
+        self,
+        person: Person,
+        operation: str,
+        *,
+        record: Record | None = None,
+        issued_at: int | None = None,
+        timeout_s: float | None = None,
+        **fields: Any,
+    ) -> ExecuteReply | Refusal:
+        """Write, stamp and send one request."""
+        body = request_body(TENANT, operation, self.now_ms() if issued_at is None else issued_at, **fields)
+        return await self.client.execute(body, person.stamp(body), record, timeout_s=timeout_s)
+
+    async def restart_enclave(self, *, pcrs: Mapping[int, bytes] | None = None) -> None:
+        """A new boot, of the same image or of another; it awaits its manifest afterwards."""
+        await self.enclave.stop()
+        config = self.enclave.config
+        if pcrs is not None:
+            config = _config(self.directory, Path(config.pki), pcrs, witness=config.witness)
+        self.enclave = EnclaveProcess(config)
+        await self.enclave.start()
+
+    async def configure(self) -> None:
+        await self.client.configure(self.manifest, self.credentials)
+
+
+def _config(directory: Path, pki: Path, pcrs: Mapping[int, bytes], *, witness: bool) -> StandInConfig:
+    return StandInConfig(
+        directory=str(directory),
+        pki=str(pki),
+        pcrs={str(index): value.hex() for index, value in pcrs.items()},
+        parent_role=PARENT_ROLE,
+        witness=witness,
+    )
+
+
+def build_manifest(
+    kms: RunningKms, key_arns: list[str], admins: list[Person], bounds: Json, *, threshold: int
+) -> bytes:
+    return json.dumps(
+        {
+            "v": 1,
+            "deployment": "stand-in",
+            "epoch": 1,
+            "debug": False,
+            "node_id": "node-1",
+            "kms": {
+                "region": kms.region,
+                "account": kms.account,
+                "keys": key_arns,
+                "host": kms.host,
+                "port": limits.KMS_PORT,
+                "roots": [kms.ca_pem.decode()],
+            },
+            "tenants": [
+                {
+                    "id": TENANT,
+                    "kms_key": key_arns[0],
+                    "admins": [admin.as_admin() for admin in admins],
+                    "threshold": threshold,
+                }
+            ],
+            "bounds": bounds,
+        }
+    ).encode()
+
+
+@contextlib.asynccontextmanager
+async def running_stack(
+    directory: Path,
+    *,
+    bounds: Json | None = None,
+    threshold: int = 2,
+    witness: bool = False,
+    variant: str = "",
+    configure: bool = True,
+) -> AsyncIterator[Stack]:
+    """Start everything, and stop it when the block ends. `directory`: private and short (Unix sockets live there).
+
+    `bounds` replaces some of `default_bounds`; `variant` names another image of the same source; without `configure`
+    the enclave still awaits its manifest.
+    """
+    admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as cleanup:
+        kms = await cleanup.enter_async_context(running_kms())
+        pki = directory / "pki"
+        kms.pki.save(pki)
+        key_arn = kms.create_key()
+        manifest = build_manifest(kms, [key_arn], admins, default_bounds() | (bounds or {}), threshold=threshold)
+        pcrs = source_pcrs(variant) | {16: manifest_pcr(manifest_hash(manifest))}
+        put_key_policy(kms, key_arn, key_policy(kms, pcrs))
+        enclave = EnclaveProcess(_config(directory, pki, source_pcrs(variant), witness=witness))
+        endpoint = UnixEndpoint(directory)
+        pipe = await cleanup.enter_async_context(
+            Pipe(
+                endpoint,
+                limits.KMS_PORT,
+                kms.host,
+                443,
+                allow=frozenset({(kms.host, 443)}),
+                dial_to=("127.0.0.1", kms.port),
+            )
+        )
+        client = EnclaveClient(endpoint)
+        cleanup.callback(client.close)
+        stack = Stack(
+            directory=directory,
+            kms=kms,
+            key_arn=key_arn,
+            manifest=manifest,
+            pcrs=pcrs,
+            admins=admins,
+            enclave=enclave,
+            pipe=pipe,
+            endpoint=endpoint,
+            client=client,
+            credentials=Credentials(kms.access_key_id, kms.secret_access_key, kms.session_token, 0),
+        )
+        cleanup.push_async_callback(_stop_enclave, stack)
+        await enclave.start()
+        if configure:
+            await stack.configure()
+        yield stack
+
+
+async def _stop_enclave(stack: Stack) -> None:
+    await stack.enclave.stop()
+
+
+def put_key_policy(kms: RunningKms, key_arn: str, policy: Json) -> None:
+    """PutKeyPolicy as the operator."""
+    kms.service.handle(
+        "TrentService.PutKeyPolicy",
+        {"KeyId": key_arn, "PolicyName": "default", "Policy": json.dumps(policy)},
+        kms.operator.caller,
+    )
