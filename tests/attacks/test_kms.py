@@ -37,7 +37,7 @@ async def test_a_forged_kms_with_the_hosts_own_certificate_is_refused(wallet: Wa
         ):
             refused(await generate(wallet), Code.KMS_ANSWER_INVALID)
             refused(await wallet.sign(), Code.KMS_ANSWER_INVALID)
-        assert impostor.trail.events == []
+        assert len(impostor.trail) == 0
     assert await wallet.state() == before
 
 
@@ -129,7 +129,7 @@ async def test_an_enclave_in_debug_mode_takes_no_production_manifest(open_short_
 
 async def test_foreign_credentials_are_refused_by_kms(wallet: Wallet) -> None:
     await wallet.stack.client.set_credentials(Credentials("AKIAATTACKER0000", "x" * 40, "", 0))
-    refused(await wallet.sign(), Code.KMS_DENIED)
+    refused(await wallet.sign(), Code.KMS_UNAVAILABLE)  # field `credentials`: new ones may come
     await wallet.stack.client.set_credentials(wallet.stack.credentials)
     await wallet.assert_still_signs()
 

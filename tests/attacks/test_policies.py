@@ -71,7 +71,7 @@ async def test_without_a_policy_nothing_is_allowed(wallet: Wallet) -> None:
 
 
 async def test_an_expired_policy_allows_nothing(wallet: Wallet) -> None:
-    expired = wallet.document | {"version": 9, "valid_until": wallet.stack.now_ms() - 1}
+    expired = wallet.document | {"version": 9, "valid_until": wallet.stack.now_ms() - 60_000}
     await put(wallet, signed_policy(expired, *wallet.stack.admins))
     refused(await wallet.sign(), Code.POLICY_EXPIRED)
 
@@ -98,7 +98,7 @@ async def test_a_transfer_that_the_policy_does_not_name_is_refused(wallet: Walle
         {"to": "0x" + "11" * 20},
         {"value": 2 * 10**17 + 1},
         {"chainId": 5},
-        {"data": "0xa9059cbb"},
+        {"data": "0x12345678"},
         {"maxFeePerGas": 10**15},
     ):
         refused(await wallet.sign(content=ethereum(TRANSFER | change)), Code.POLICY_DENIED)

@@ -98,11 +98,11 @@ async def test_a_replayed_key_generation_makes_no_second_key(wallet: Wallet) -> 
 
 
 async def test_a_request_replayed_after_its_window_is_refused(open_short_wallet: Any) -> None:
-    wallet = await open_short_wallet(bounds={"request_past_ms": 1500, "request_future_ms": 0})
+    wallet = await open_short_wallet(bounds={"request_past_ms": 1500, "request_future_ms": 1000})
     body = sign_body(wallet)
     stamp = wallet.alice.stamp(body)
     assert isinstance(await send(wallet, body, stamp), ExecuteReply)
-    await asyncio.sleep(1.8)
+    await asyncio.sleep(2)
     refused(await send(wallet, body, stamp), Code.REQUEST_EXPIRED, with_receipt=False)
 
 

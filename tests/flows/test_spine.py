@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from coincurve import PublicKey, PublicKeyXOnly
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -48,7 +49,7 @@ async def hpke_key(wallet: Wallet) -> X25519PublicKey:
 
 
 def sealed_for(key: X25519PublicKey, request_id: str, secret: bytes) -> dict[str, str]:
-    blob = SUITE.encrypt(secret, key, requests.IMPORT_INFO, requests.import_aad("acme", request_id))
+    blob = SUITE.encrypt(secret, key, requests.import_info("acme", request_id))
     return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
 
 
@@ -131,10 +132,12 @@ async def test_a_sealed_secret_comes_back_to_the_named_recipient_only(wallet: Wa
         )
     )
     blob = bytes.fromhex(answer.enc + answer.ciphertext)
-    aad = requests.import_aad("acme", "unseal-001")
-    assert SUITE.decrypt(blob, recipient, requests.UNSEAL_INFO, aad) == secret
-    with pytest.raises(Exception, match=""):
-        SUITE.decrypt(blob, X25519PrivateKey.generate(), requests.UNSEAL_INFO, aad)
+    info = requests.unseal_info("acme", "unseal-001")
+    assert SUITE.decrypt(blob, recipient, info) == secret
+    with pytest.raises(InvalidTag):
+        SUITE.decrypt(blob, X25519PrivateKey.generate(), info)
+    with pytest.raises(InvalidTag):
+        SUITE.decrypt(blob, recipient, requests.unseal_info("acme", "unseal-002"))
 
 
 async def test_reseal_keeps_the_key_and_changes_everything_else(wallet: Wallet) -> None:

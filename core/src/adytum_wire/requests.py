@@ -33,15 +33,22 @@ from adytum_wire.types import (
 class Sealed(Struct, frozen=True, forbid_unknown_fields=True):
     """HPKE base mode (RFC 9180: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM) to the enclave's attested key.
 
-    info = `IMPORT_INFO`; aad = `import_aad(tenant, request_id)`: a blob lifted into another request does not open.
+    info = `import_info(tenant, request_id)`, no associated data: a blob lifted into another request does not open.
     """
 
     enc: Hex32
     ciphertext: Annotated[Hex, Meta(max_length=2 * (limits.MAX_SECRET + 16))]
 
 
-IMPORT_INFO = b"adytum/import/v1"
-UNSEAL_INFO = b"adytum/unseal/v1"
+def import_info(tenant: str, request_id: str) -> bytes:
+    """HPKE info of what a client seals to the enclave."""
+    return b"adytum/import/v1\0" + tenant.encode() + b"\0" + request_id.encode()
+
+
+def unseal_info(tenant: str, request_id: str) -> bytes:
+    """HPKE info of what the enclave seals to a recipient."""
+    return b"adytum/unseal/v1\0" + tenant.encode() + b"\0" + request_id.encode()
+
 
 
 def import_aad(tenant: str, request_id: str) -> bytes:
@@ -105,7 +112,7 @@ class Seal(_Base, frozen=True, kw_only=True, tag="seal"):
 
 
 class Unseal(_Base, frozen=True, kw_only=True, tag="unseal"):
-    """Hand a `secret` record to the holder of the X25519 key `recipient` (HPKE, info `UNSEAL_INFO`, aad as above)."""
+    """Hand a `secret` record to the holder of the X25519 key `recipient` (HPKE, info `unseal_info`)."""
 
     key_id: KeyId
     recipient: Hex32

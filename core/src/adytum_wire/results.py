@@ -60,7 +60,7 @@ class SignResult(_Base, frozen=True, kw_only=True, tag="sign"):
 
 
 class UnsealResult(_Base, frozen=True, kw_only=True, tag="unseal"):
-    """HPKE to the recipient that the request named: info `UNSEAL_INFO`, aad `import_aad(tenant, request_id)`."""
+    """HPKE to the recipient that the request named: info `unseal_info(tenant, request_id)`."""
 
     enc: Hex32
     ciphertext: Hex

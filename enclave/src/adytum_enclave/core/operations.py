@@ -19,8 +19,6 @@ from adytum_wire import results
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header, Record
 from adytum_wire.requests import (
-    IMPORT_INFO,
-    UNSEAL_INFO,
     GenerateKey,
     ImportKey,
     Reseal,
@@ -28,7 +26,8 @@ from adytum_wire.requests import (
     Sealed,
     Sign,
     Unseal,
-    import_aad,
+    import_info,
+    unseal_info,
 )
 from adytum_wire.types import Algorithm, RecordKind, derive_key_id, sha256
 
@@ -104,8 +103,8 @@ def _open_sealed(context: Context, sealed: Sealed) -> Slot:
         context.enclave.hpke_key,
         bytes.fromhex(sealed.enc),
         bytes.fromhex(sealed.ciphertext),
-        info=IMPORT_INFO,
-        aad=import_aad(body.tenant, body.request_id),
+        info=import_info(body.tenant, body.request_id),
+        aad=b"",
         arena=context.enclave.arena,
     )
 
@@ -205,8 +204,8 @@ def _unseal(context: Context, body: Unseal) -> KmsSteps:
         enc, ciphertext = hpke.seal_to(
             bytes.fromhex(body.recipient),
             secret,
-            info=UNSEAL_INFO,
-            aad=import_aad(body.tenant, body.request_id),
+            info=unseal_info(body.tenant, body.request_id),
+            aad=b"",
             arena=context.enclave.arena,
             fill=context.enclave.fill,
         )

@@ -1,0 +1,53 @@
+"""What somebody who may use KMS without attestation could read: opens records with other people's libraries.
+
+Written from spec/envelope.md alone, so it also checks that the prose suffices. Tests use it to learn the secrets whose
+absence they then prove.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from adytum_sim.kms.running import RunningKms
+from adytum_sim.stack import Stack, key_policy, put_key_policy
+from adytum_wire.record import Record, encryption_context, parse_header
+
+
+def data_key(stack: Stack, record: Record) -> bytes:
+    """The record's data key, by a key policy that an operator with PutKeyPolicy could set; it is put back afterwards."""
+    kms: RunningKms = stack.kms
+    header = parse_header(record.header)
+    everyone = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
+    put_key_policy(kms, header.kms_key_arn, {"Version": "2012-10-17", "Statement": [everyone]})
+    try:
+        answer = kms.service.handle(
+            "TrentService.Decrypt",
+            {
+                "CiphertextBlob": base64.b64encode(record.data_key_ciphertext).decode(),
+                "KeyId": header.kms_key_arn,
+                "EncryptionContext": encryption_context(header),
+            },
+            kms.operator.caller,
+        )
+    finally:
+        put_key_policy(kms, header.kms_key_arn, key_policy(kms, stack.pcrs))
+    return base64.b64decode(answer["Plaintext"])
+
+
+def open_record(stack: Stack, record: Record) -> tuple[bytes, bytes]:
+    """(data key, secret)."""
+    key = data_key(stack, record)
+    info = hashlib.sha256(record.header).digest()
+    derived = HKDF(hashes.SHA256(), 64, b"adytum/envelope/v1", info).derive(key)
+    commitment, nonce, ciphertext = (
+        record.ciphertext_blob[:32],
+        record.ciphertext_blob[32:44],
+        record.ciphertext_blob[44:],
+    )
+    assert commitment == derived[32:]
+    return key, AESGCM(derived[:32]).decrypt(nonce, ciphertext, record.header)
