@@ -50,11 +50,6 @@ def unseal_info(tenant: str, request_id: str) -> bytes:
     return b"adytum/unseal/v1\0" + tenant.encode() + b"\0" + request_id.encode()
 
 
-
-def import_aad(tenant: str, request_id: str) -> bytes:
-    return tenant.encode() + b"\0" + request_id.encode()
-
-
 class EthereumTransaction(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="ethereum-transaction"
 ):

@@ -16,7 +16,7 @@ _SHA256 = ec.ECDSA(hashes.SHA256())
 _P25519 = 2**255 - 19
 _D25519 = -121665 * pow(121666, -1, _P25519) % _P25519
 # y coordinates of the eight points of small order. Under such a "key" anybody signs anything: OpenSSL, which does not
-# look, accepts (R, S) = (identity, 0) over every message. tests/wire derives these numbers again.
+# look, accepts (R, S) = (identity, 0) over every message. core/tests/wire derives these numbers again.
 _SMALL_ORDER_Y = frozenset(
     (
         0,

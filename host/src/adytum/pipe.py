@@ -1,8 +1,8 @@
 """The byte pipe that the host offers to the enclave: from a port of the host to one TCP target, and to nothing else.
 
 It stands where AWS's vsock-proxy stands, and keeps what that one loses: an end of stream is passed on in its direction
-while the other goes on, a slow side slows the other instead of filling memory, connections that are idle or too many are
-closed, and a target that cannot be reached ends one connection and not the process.
+while the other goes on, a slow side slows the other instead of filling memory, connections that are idle or too many
+are closed, and a target that cannot be reached ends one connection and not the process.
 
 The pipe carries TLS that ends inside the enclave. It sees ciphertext, and needs no trust; its allow list protects the
 host's network from the enclave.
@@ -26,7 +26,7 @@ from adytum.enclave.endpoint import Endpoint
 from adytum_wire import limits
 
 _ACCEPT_PAUSE_S = 0.5
-_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_METADATA_V6 = ipaddress.ip_address("fd00:ec2::254")  # the one address of instance metadata that is not link-local
 
 
 class TargetNotAllowedError(Exception):
@@ -117,9 +117,7 @@ class Pipe:
                 near, _ = await loop.sock_accept(listener)
             except ConnectionAbortedError:
                 continue
-            except OSError as error:
-                if error.errno not in _OUT_OF_RESOURCES:
-                    raise
+            except OSError:  # out of descriptors or memory: others may give some back
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
                 continue
             self.counters.accepted += 1
@@ -223,4 +221,4 @@ def _is_public_enough(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    return not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+    return not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip == _METADATA_V6)

@@ -17,7 +17,6 @@ Left out: what the requests mean (`adytum_enclave.core`) and which sockets there
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable, Sequence
 
@@ -29,8 +28,7 @@ from adytum_wire.messages import encode, refusal
 from adytum_wire.outbox import Outbox
 
 _READ_SIZE = 64 * limits.KIB  # bytes a connection may bring before the others get their turn
-_ACCEPT_PAUSE_S = 0.5  # after accept() failed for want of descriptors or memory
-_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_ACCEPT_PAUSE_S = 0.5
 
 
 def _refusal(code: Code, field: str = "") -> bytes:
@@ -252,6 +250,8 @@ class _Connection:
             if self._outbox.unsent > limits.MAX_UNSENT:
                 self._port.stalled += 1
                 self.close()
+            elif not self.closed:
+                self._set_reading(self._outbox.unsent < limits.PAUSE_UNSENT)
             return
         self._send()
 
@@ -389,9 +389,7 @@ class Server:
             sock, address = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
-        except OSError as error:
-            if error.errno not in _OUT_OF_RESOURCES:
-                raise
+        except OSError:  # out of descriptors or memory: the listener stays readable, so look away for a while
             self._loop.remove_reader(self._listener)
             self._accept_timer = self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
             return
