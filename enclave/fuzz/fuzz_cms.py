@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the CMS parser: `python enclave/fuzz/fuzz_cms.py CORPUS -max_len=7000 -runs=1000000`.
 
-The property: a `CmsEnvelope` of the right sizes, or `AdytumError(KMS_ANSWER_INVALID)`; any other exception is a finding.
+The property: a `CmsEnvelope` of the right sizes, or `AdytumError(KMS_ANSWER_INVALID)`. Anything else is a finding.
 """
 
 from __future__ import annotations

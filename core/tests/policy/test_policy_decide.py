@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from adytum_policy.decide import Decision, decide
 from adytum_policy.document import Policy, parse_policy
 from adytum_policy.facts import ContentFacts, TokenFacts
 from adytum_policy.rules import CONTENT_CONDITIONS, Subject
 from adytum_wire.errors import Code
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NOW = 1_000
 ADDRESSES = ["0x" + digit * 40 for digit in "123"]
@@ -310,9 +311,7 @@ def test_taking_facts_away_never_makes_an_allow_rule_match(rules: list[dict[str,
     before = allowed(only_allow, subject)
     poorer = [_with(subject, roles=frozenset()), _with(subject, labels=[]), _with(subject, facts=None)]
     if subject.facts is not None:
-        poorer += [
-            _with(subject, facts=_with(subject.facts, **{name: None})) for name in ("to", "selector", "token")
-        ]
+        poorer += [_with(subject, facts=_with(subject.facts, **{name: None})) for name in ("to", "selector", "token")]
     for less in poorer:
         assert allowed(only_allow, less) <= before
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from adytum_policy.document import find_principal, parse_policy
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.types import Scheme
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def dump(value: Any) -> bytes:
@@ -157,7 +158,11 @@ UINT256_MAX = str(2**256 - 1)
         ((*MATCHER, "selectors"), ["0xa9059c"], "$.rules[0].content[0].selectors[0]"),
         ((*MATCHER, "selectors"), [""], "$.rules[0].content[0].selectors[0]"),
         ((*ERC20, "methods"), ["mint"], "$.rules[0].content[0].erc20.methods[0]"),
-        ((*ERC20, "recipients"), ["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1Beaed"], "$.rules[0].content[0].erc20.recipients"),
+        (
+            (*ERC20, "recipients"),
+            ["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1Beaed"],
+            "$.rules[0].content[0].erc20.recipients",
+        ),
         ((*ERC20, "min_amount"), str(2**256), "$.rules[0].content[0].erc20.min_amount"),
         ((*ERC20, "max_amount"), str(2**256), "$.rules[0].content[0].erc20.max_amount"),
     ],

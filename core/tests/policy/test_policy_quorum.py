@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from adytum_policy.document import QuorumError, count_signatures, open_policy
 from adytum_wire import dsse
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Tenant
 from adytum_wire.pae import POLICY, REQUEST, pae
 from adytum_wire.types import sha256
-from hypothesis import given
-from hypothesis import strategies as st
 
 Seal = Callable[..., bytes]
 

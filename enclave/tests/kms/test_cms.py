@@ -10,14 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from adytum_enclave.core.cms import CmsEnvelope, parse_cms
-from adytum_wire.errors import AdytumError, Code
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from adytum_enclave.core.cms import CmsEnvelope, parse_cms
+from adytum_wire.errors import AdytumError, Code
 
 SKI, WRAPPED, IV, CIPHERTEXT = b"\x01" * 32, b"\x02" * 256, b"\x03" * 16, b"\x04" * 48
 
@@ -92,7 +93,9 @@ def test_what_openssl_writes_is_read(tmp_path: Path) -> None:
     (tmp_path / "cnf").write_text(
         "[req]\ndistinguished_name=dn\nx509_extensions=x\n[dn]\n[x]\nsubjectKeyIdentifier=" + key_id + "\n"
     )
-    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "k", "-out", "c", "-subj", "/CN=x", "-config", "cnf")
+    run(
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "k", "-out", "c", "-subj", "/CN=x", "-config", "cnf"
+    )
     for name, extra in (("der", []), ("ber", ["-stream", "-indef"])):
         run(
             *("cms", "-encrypt", "-binary", "-in", "plain", "-outform", "DER", "-out", name, "-aes-256-cbc", "-keyid"),
@@ -170,26 +173,27 @@ def test_two_recipients_are_refused(kit: SimpleNamespace, genuine: bytes) -> Non
         refuse(genuine[:start] + kit.tlv(0x31, recipients) + genuine[start + 4 + 0x16B :])
 
 
-@pytest.mark.parametrize("nest", [b"\x30\x80" * 3000, b"\x24\x80" * 3000, b"\x30\x82\x10\x00" * 1500, b"\x05\x00" * 3000])
+@pytest.mark.parametrize(
+    "nest", [b"\x30\x80" * 3000, b"\x24\x80" * 3000, b"\x30\x82\x10\x00" * 1500, b"\x05\x00" * 3000]
+)
 def test_a_bomb_of_nested_or_many_elements_is_refused(nest: bytes) -> None:
     refuse(nest)
     refuse(b"\x30\x80" + nest[:6000])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_garbage_raises_the_one_error(data: bytes) -> None:
     refuse(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_mutations_parse_to_the_right_sizes_or_raise_the_one_error(kit: SimpleNamespace, data: st.DataObject) -> None:
     content = data.draw(st.sampled_from(["constructed", "segments", "primitive"]))
     outer = data.draw(st.sampled_from([kit.tlv, kit.indefinite]))
     mutated = bytearray(
-        kit.build_cms(
-            ski=SKI, encrypted_key=WRAPPED, iv=IV, ciphertext=CIPHERTEXT, content=content, outer=outer
-        )
+        kit.build_cms(ski=SKI, encrypted_key=WRAPPED, iv=IV, ciphertext=CIPHERTEXT, content=content, outer=outer)
     )
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(mutated) - 1))

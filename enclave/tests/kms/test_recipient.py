@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 from adytum_enclave.core import recipient
 from adytum_enclave.core.recipient import RecipientKey
 from adytum_enclave.core.secrets import Arena
 from adytum_wire.errors import AdytumError, Code
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 
 @pytest.fixture(scope="module")
@@ -148,4 +149,4 @@ def test_the_content_key_is_overwritten_in_place() -> None:
     recipient._overwrite(secret)
     assert secret == bytes(32)
     recipient._overwrite(b"")
-    assert b"" == bytes(0)
+    assert not b""

@@ -1,7 +1,8 @@
 """After a data key was used, neither it nor the content-encryption key is anywhere in the process's memory.
 
 The parent knows both keys, the child only ever receives ciphertext. The parent reads the child's memory through /proc:
-while the slot lives the data key must be found (else the scan proves nothing), once wiped no 8-byte piece of either may be.
+while the slot lives the data key must be found (else the scan proves nothing); once wiped no 8-byte piece of either
+may be.
 """
 
 from __future__ import annotations

@@ -28,24 +28,25 @@ class Hit:
 class Mapping:
     start: int
     end: int
+    writable: bool
     name: str
 
 
 def forms(name: str, secret: bytes) -> dict[str, bytes]:
-    """The shapes in which a secret lies around: as bytes and reversed (little-endian limbs), each whole and in 16-byte
-    halves (a freed chunk often loses its first 16 bytes and keeps the rest), and as digits of a Python int."""
+    """The shapes in which a secret of at least 16 bytes lies around: as bytes, reversed (little-endian limbs), and as
+    digits of a Python int. Of 32 bytes and more the first and last 16 bytes of each shape: they lie in any whole copy,
+    and a freed chunk often loses its first 16 bytes and keeps the rest."""
     found: dict[str, bytes] = {}
     for order, value in (("big", secret), ("little", secret[::-1])):
-        found[f"{name}/{order}"] = value
-        if len(value) >= 2 * HALF:
+        if len(value) < 2 * HALF:
+            found[f"{name}/{order}"] = value
+        else:
             found[f"{name}/{order}/first half"] = value[:HALF]
             found[f"{name}/{order}/last half"] = value[-HALF:]
     for order in ("big", "little"):
         number = int.from_bytes(secret, order)
-        digits = [number >> shift & 0x3FFFFFFF for shift in range(0, 8 * len(secret), 30)][: len(secret) * 8 // 30]
-        packed = struct.pack(f"<{len(digits)}I", *digits)
-        found[f"{name}/int, {order}"] = packed
-        found[f"{name}/int, {order}, low digits"] = packed[:HALF]
+        digits = [number >> shift & 0x3FFFFFFF for shift in (0, 30, 60, 90)]
+        found[f"{name}/int, {order}"] = struct.pack("<4I", *digits)
     return found
 
 
@@ -67,11 +68,12 @@ def readable_mappings(pid: int) -> Iterator[Mapping]:
         name = fields[5] if len(fields) > 5 else "anonymous"
         if fields[1].startswith("r") and name not in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
             start, end = (int(part, 16) for part in fields[0].split("-"))
-            yield Mapping(start=start, end=end, name=name)
+            yield Mapping(start=start, end=end, writable=fields[1][1] == "w", name=name)
 
 
-def scan(pid: int, patterns: dict[str, bytes]) -> list[Hit]:
-    """Every place where a pattern lies in the memory of `pid`. A mapping that refuses to be read is skipped if it is
+def scan(pid: int, patterns: dict[str, bytes], *, writable_only: bool = False) -> list[Hit]:
+    """Every place where a pattern lies in the memory of `pid`; `writable_only` leaves out program text and constants,
+    two thirds of a small Python process. A mapping that refuses to be read is skipped if it is
     secret memory (memfd_secret), else it raises: a scan that looked at nothing must not pass."""
     if not patterns or any(len(pattern) < HALF for pattern in patterns.values()):
         raise ValueError("a pattern has at least 16 bytes")
@@ -80,6 +82,8 @@ def scan(pid: int, patterns: dict[str, bytes]) -> list[Hit]:
     looked_at = 0
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for mapping in readable_mappings(pid):
+            if writable_only and not mapping.writable:
+                continue
             position = mapping.start
             tail = b""
             while position < mapping.end:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from adytum_enclave.shell import cbor
 from adytum_enclave.shell.nsm import Device, Nsm, NsmCode, NsmError, open_device
 from adytum_wire.errors import Code

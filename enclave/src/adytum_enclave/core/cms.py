@@ -2,10 +2,11 @@
 
 KMS writes BER, not DER: indefinite lengths around definite ones, and the content either as constructed `[0]` holding
 OCTET STRINGs or as one primitive `[0]`. Both are read, with definite or indefinite lengths, and nothing else: exactly
-one recipient named by a 32-byte subject key identifier, RSAES-OAEP with SHA-256 and MGF1-SHA-256 and no label, AES-256-CBC.
+one recipient, named by a 32-byte subject key identifier; RSAES-OAEP with SHA-256, MGF1-SHA-256 and no label;
+AES-256-CBC.
 
-Left out: decryption (`core/recipient.py`), and authenticity. The envelope is confidential but NOT authentic (CBC without
-a MAC, to a public key that the host can see); only the TLS connection that brought it says that it came from KMS.
+Left out: decryption (`core/recipient.py`), and authenticity. The envelope is confidential but NOT authentic (CBC
+without a MAC, to a public key that the host can see); only the TLS connection that brought it says who wrote it.
 
 Contract for the fuzzer: `parse_cms` returns a `CmsEnvelope` or raises `AdytumError(KMS_ANSWER_INVALID)`; nothing else
 leaves it, and its work is linear in the length of the data.
@@ -103,7 +104,7 @@ class _Reader:
             value = self._data[self._position : stop]
             self._position = stop
             return _Node(tag, value, ())
-        children = []
+        children: list[_Node] = []
         while self._position < stop:
             children.append(self._element(stop, depth + 1))
         return _Node(tag, b"", tuple(children))
@@ -118,7 +119,7 @@ class _Reader:
         raise _Malformed
 
     def _until_end_of_contents(self, end: int, depth: int) -> tuple[_Node, ...]:
-        children = []
+        children: list[_Node] = []
         while True:
             if self._position + 2 > end:
                 raise _Malformed

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from adytum_enclave.core.effects import Answer, Effect, GetDocument, Measure, ReadPcr
 from adytum_enclave.core.enclave import Configured, Enclave
 from adytum_enclave.core.phases import Phase
-from adytum_policy import open_policy
+from adytum_policy.document import open_policy
 from adytum_wire import messages
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Attest, Configure, ControlRequest, Health, Hello, PutPolicy, Reply, SetCredentials

@@ -18,7 +18,7 @@ from adytum_enclave.core.replay import Replay
 from adytum_enclave.core.secrets import Arena, Slot
 from adytum_enclave.core.versions import VersionMemory
 from adytum_enclave.core.warm import WarmKeys
-from adytum_policy import SignedPolicy
+from adytum_policy.document import SignedPolicy
 from adytum_wire.binding import Binding, encode_binding
 from adytum_wire.manifest import Manifest, Tenant, manifest_hash, parse_manifest
 from adytum_wire.messages import PROTOCOL_VERSION, Credentials

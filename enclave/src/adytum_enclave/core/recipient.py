@@ -6,8 +6,8 @@ accompanies every KMS call, and KMS answers to that half only. Opening leaves th
 What CPython cannot do better, and what is done about it: OpenSSL keeps the private key and, while it works, its
 intermediate values in ordinary heap (it clears them when it frees them). RSA decryption hands out `bytes` (the
 content-encryption key): the object is overwritten in place before it is freed, and so is the buffer of the native
-library from which it was copied. A test scans the whole process's memory and finds neither key. The first call of a native
-function may leave registers on the stack (lazy binding): the enclave starts with LD_BIND_NOW=1.
+library from which it was copied. A test scans the memory of the whole process and finds neither key. The first call
+of a native function may leave registers on the stack (lazy binding): the enclave starts with LD_BIND_NOW=1.
 
 Left out: who sent the envelope. It is not authentic; see `core/cms.py`.
 
@@ -25,7 +25,6 @@ import hmac
 from functools import cache
 from typing import Any, Final, NoReturn
 
-from adytum_wire.errors import AdytumError, Code
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -33,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adytum_enclave.core.cms import CmsEnvelope, parse_cms
 from adytum_enclave.core.secrets import Arena, Slot, copy
+from adytum_wire.errors import AdytumError, Code
 
 DATA_KEY_SIZE: Final = 32  # bytes; KeySpec AES_256
 _CEK_SIZE: Final = 32  # bytes
@@ -60,7 +60,7 @@ class RecipientKey:
 
     @classmethod
     def generate(cls) -> RecipientKey:
-        """A fresh key pair from OpenSSL's generator, which the kernel's (in an enclave: the NSM's) seeds. About 35 ms."""
+        """A fresh key pair from OpenSSL's generator, which the kernel (in an enclave: the NSM) seeds. About 35 ms."""
         return cls(rsa.generate_private_key(public_exponent=65537, key_size=8 * _MODULUS_SIZE))
 
     def open(self, ciphertext_for_recipient: bytes, arena: Arena) -> Slot:
@@ -106,7 +106,7 @@ class RecipientKey:
 
 
 def _does_not_open() -> AdytumError:
-    """One error for every way in which decryption fails: which one it was would be an oracle (RFC 8017, 7.1.2, note)."""
+    """One error for every way in which decryption fails: to tell them apart is an oracle (RFC 8017, 7.1.2, note)."""
     return AdytumError(Code.KMS_ANSWER_INVALID, "CiphertextForRecipient.content")
 
 
@@ -142,8 +142,9 @@ def _libc() -> ctypes.CDLL:
 def _scrub_heap() -> None:
     """Overwrite freed heap chunks of the RSA modulus's size.
 
-    RSA decryption writes its result to a native buffer of 256 bytes, copies it to the `bytes` that it returns, and frees
-    the buffer uncleared. The allocator hands the chunk that was freed last out first, so taking a few of that size gets it.
+    RSA decryption writes its result to a native buffer of 256 bytes, copies it to the `bytes` that it returns, and
+    frees the buffer uncleared. The allocator hands out first the chunk that was freed last, so taking a few of that
+    size gets it.
     """
     libc = _libc()
     chunks = [libc.malloc(ctypes.c_size_t(_MODULUS_SIZE)) for _ in range(_SCRUBBED_CHUNKS)]

@@ -40,8 +40,9 @@ _MADV_WIPEONFORK: Final = 18  # <linux/mman.h>; the mmap module does not name it
 class Arena:
     """`size_bytes` (rounded up to whole pages) of memory for secrets.
 
-    `kind` says what the kernel gave: "memfd_secret", "locked" (mlock worked) or "unlocked" (RLIMIT_MEMLOCK is too small:
-    the pages may be swapped). The caller decides whether "unlocked" will do. `in_use`: bytes in live slots, as blocks.
+    `kind` says what the kernel gave: "memfd_secret", "locked" (mlock worked) or "unlocked" (RLIMIT_MEMLOCK is too
+    small: the pages may be swapped). The caller decides whether "unlocked" will do. `in_use`: bytes in live slots,
+    counted as blocks.
 
     Blocks are powers of two of at least 64 bytes; free ones are merged with their buddies when a larger one is wanted,
     so that no sequence of sizes wears the arena out.
@@ -111,7 +112,7 @@ class Arena:
         return offset
 
     def _merge(self) -> None:
-        """Join free buddies, smallest first. Only when a block is wanted that is not there: the usual case stays O(1)."""
+        """Join free buddies, smallest first. Only when a block is wanted that is not there: usually a take is O(1)."""
         for size in sorted(self._free):
             self._merge_size(size)
 

@@ -1,8 +1,8 @@
 """The little CBOR (RFC 8949) that the NSM speaks: integers from 0, byte and text strings, arrays, maps, booleans, null.
 
-Strict where readings could differ: no duplicate keys, no trailing bytes, no tags, no floats, no indefinite strings, keys
-are text or integers, depth and size bounded before anything is allocated. Tolerant where real hardware differs: maps
-and arrays of indefinite length (documents since 2025), integers that are longer than need be (QEMU).
+Strict where readings could differ: no duplicate keys, no trailing bytes, no tags, no floats, no indefinite strings;
+keys are text or integers; depth and size are bounded before anything is allocated. Tolerant where real hardware
+differs: maps and arrays of indefinite length (documents since 2025), integers longer than need be (QEMU).
 
 Left out: verifying attestation documents; that is `adytum_verify`, which the enclave does not contain.
 
@@ -17,9 +17,9 @@ Contract for the fuzzer: `decode` returns a value or raises `CborError`; nothing
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias, Union
+from typing import Final, TypeAlias
 
-Value: TypeAlias = Union[int, bytes, str, bool, None, list["Value"], dict["str | int", "Value"]]
+Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[str | int, Value] | None"
 
 MAX_SIZE: Final = 16 * 1024  # bytes; an attestation document's payload is the largest thing read
 _MAX_DEPTH: Final = 6  # an answer around a document has 3

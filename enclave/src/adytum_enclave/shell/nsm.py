@@ -23,10 +23,9 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final, TypeAlias
 
+from adytum_enclave.shell import cbor
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
-
-from adytum_enclave.shell import cbor
 
 Transport: TypeAlias = Callable[[bytes], bytes]
 
@@ -101,6 +100,8 @@ class Device:
         )
         try:
             fcntl.ioctl(self._descriptor, _IOCTL_RAW, raw, True)
+        except ValueError:  # closed
+            raise NsmError(NsmCode.INTERNAL_ERROR) from None
         except OSError as error:
             too_large = error.errno == errno.EMSGSIZE
             raise NsmError(NsmCode.INPUT_TOO_LARGE if too_large else NsmCode.INTERNAL_ERROR) from None
@@ -201,8 +202,9 @@ class Nsm:
             raise _invalid() from None
         if isinstance(reply, dict) and reply.keys() == {"Error"}:
             code = reply["Error"]
-            known = isinstance(code, str) and code in NsmCode.__members__.values()
-            raise NsmError(NsmCode(code) if known else NsmCode.INVALID_RESPONSE)
+            if isinstance(code, str) and code in NsmCode.__members__.values():
+                raise NsmError(NsmCode(code))
+            raise _invalid()
         return reply
 
     def _map(self, name: str, arguments: dict[str | int, cbor.Value] | None) -> dict[str | int, cbor.Value]:

@@ -60,7 +60,7 @@ def sign(seed: Slot, message: bytes) -> bytes:
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """True when the signature verifies by libsodium's strict rules (no small-order points, canonical s). Never raises."""
+    """True when the signature verifies by libsodium's strict rules (no point of small order, canonical s)."""
     if len(public) != 32 or len(signature) != SIGNATURE_SIZE:
         return False
     signed = signature + message

@@ -98,7 +98,7 @@ def sign_bip340_with(pair: Slot, message: bytes, aux: bytes) -> bytes:
 def sign_bip340(secret: Slot, message: bytes, aux: bytes) -> bytes:
     """Sign 32 bytes by BIP-340 with 32 bytes of auxiliary randomness; the signature is 64 bytes.
 
-    Errors: INTERNAL for other lengths or an invalid secret, RESOURCE_EXHAUSTED (a keypair takes 128 bytes for the call).
+    Errors: INTERNAL for other lengths or an invalid secret, RESOURCE_EXHAUSTED (a keypair takes 128 bytes meanwhile).
     """
     with make_keypair(secret) as pair:
         return sign_bip340_with(pair, message, aux)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adytum_policy import Principal, SignedPolicy, find_principal
+from adytum_policy.document import Principal, SignedPolicy, find_principal
 from adytum_wire import limits, signatures
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Bounds, Tenant

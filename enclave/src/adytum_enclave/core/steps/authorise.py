@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_enclave.core.steps.decode import Asked
-from adytum_policy import Decision, Subject, decide
+from adytum_policy.decide import Decision, Subject, decide
 from adytum_wire.requests import GenerateKey, ImportKey, Seal, operation_of
 from adytum_wire.types import Algorithm
 

@@ -1,0 +1,98 @@
+"""Coverage-guided fuzzing of what the host can hand to adytum_policy: policy documents, envelopes, content, RLP.
+
+    python core/fuzz/fuzz_policy.py -max_total_time=60 [corpus directory]
+
+The contract: a value, or `AdytumError` with the one code of that edge. Everything else that leaves is a finding. The
+first byte of the input chooses the edge. Beyond "does not raise": a transaction that decodes is its own only spelling,
+and a policy that parses decides about any subject.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports():
+    from adytum_policy.content import ethereum, rlp
+    from adytum_policy.decide import decide
+    from adytum_policy.document import open_policy, parse_policy
+    from adytum_policy.rules import Subject
+    from adytum_wire.errors import AdytumError, Code
+    from adytum_wire.manifest import Admin, Tenant
+    from adytum_wire.types import Scheme
+
+ADMIN = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
+TENANT = Tenant(
+    id="acme",
+    kms_key="arn:aws:kms:eu-central-1:111122223333:key/k",
+    admins=[Admin(id="ada", scheme=Scheme.ED25519, public_key=ADMIN)],
+    threshold=1,
+)
+
+
+class Finding(Exception):
+    """A broken promise."""
+
+
+def policy(data: bytes) -> None:
+    parsed = parse_policy(data)
+    for operation in ("sign", "seal"):
+        subject = Subject(
+            operation=operation, principal_id="alice", roles=(), algorithm="secp256k1", labels=("a",), facts=None
+        )
+        decision = decide(subject, parsed, 0)
+        if decision.allowed and operation == "sign":
+            raise Finding("signed without facts")
+
+
+def envelope(data: bytes) -> None:
+    open_policy(data, TENANT)
+    raise Finding("a policy that nobody signed was opened")
+
+
+def transaction(data: bytes) -> None:
+    decoded = ethereum.decode(data)
+    if decoded.dynamic_fee:
+        again = b"\x02" + rlp.encode(list(decoded.items))
+    else:
+        again = rlp.encode([*decoded.items, rlp.encode_int(decoded.chain_id), b"", b""])
+    if again != data:
+        raise Finding("a second spelling of a transaction")
+    decoded.finish(bytes(64) + b"\1")
+
+
+def item(data: bytes) -> None:
+    if rlp.encode(rlp.decode(data)) != data:
+        raise Finding("a second spelling of an item")
+
+
+EDGES = (
+    (policy, {Code.POLICY_INVALID}),
+    (envelope, {Code.POLICY_INVALID, Code.POLICY_QUORUM}),
+    (transaction, {Code.CONTENT_INVALID}),
+    (item, set[Code]()),
+)
+
+
+def one(data: bytes) -> None:
+    if not data:
+        return
+    run, codes = EDGES[data[0] % len(EDGES)]
+    try:
+        run(data[1:])
+    except AdytumError as error:
+        if error.code not in codes:
+            raise
+    except rlp.RlpError:
+        if run is not item:
+            raise
+
+
+def main() -> None:
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
