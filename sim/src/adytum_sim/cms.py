@@ -48,10 +48,8 @@ def tlv(tag: int, content: bytes) -> bytes:
 def assemble(*, recipient_id: bytes, encrypted_key: bytes, iv: bytes, ciphertext: bytes, form: ContentForm) -> bytes:
     """Put the parts into the outer structure. `recipient_id` is 32 bytes, `iv` 16."""
     recipient = tlv(0x30, _VERSION_2 + tlv(0x80, recipient_id) + _OAEP_ALGORITHM + tlv(0x04, encrypted_key))
-    if form == "constructed":
-        content = b"\xa0" + _INDEFINITE + tlv(0x04, ciphertext) + _END
-    else:
-        content = tlv(0x80, ciphertext)
+    constructed = b"\xa0" + _INDEFINITE + tlv(0x04, ciphertext) + _END
+    content = constructed if form == "constructed" else tlv(0x80, ciphertext)
     algorithm = tlv(0x30, _AES256_CBC + tlv(0x04, iv))
     enveloped = _VERSION_2 + tlv(0x31, recipient) + b"\x30" + _INDEFINITE + _DATA + algorithm + content + _END
     inner = b"\xa0" + _INDEFINITE + b"\x30" + _INDEFINITE + enveloped + _END + _END

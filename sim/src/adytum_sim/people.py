@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from adytum.client.signers import KeySigner
 from adytum_wire import dsse
 from adytum_wire.pae import POLICY, REQUEST, pae
 from adytum_wire.requests import Stamp
@@ -26,29 +25,25 @@ class Person:
     """`name` is the principal or admin id."""
 
     name: str
-    scheme: Scheme
-    key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+    signer: KeySigner
 
     @classmethod
     def new(cls, name: str, scheme: Scheme = Scheme.ED25519) -> Person:
         if scheme is Scheme.ED25519:
-            return cls(name, scheme, Ed25519PrivateKey.generate())
-        return cls(name, scheme, ec.generate_private_key(_CURVES[scheme]))
+            return cls(name, KeySigner(Ed25519PrivateKey.generate()))
+        return cls(name, KeySigner(ec.generate_private_key(_CURVES[scheme])))
+
+    @property
+    def scheme(self) -> Scheme:
+        return self.signer.scheme
 
     @property
     def public_key(self) -> bytes:
-        if isinstance(self.key, Ed25519PrivateKey):
-            return self.key.public_key().public_bytes_raw()
-        return self.key.public_key().public_bytes(
-            serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
-        )
+        return self.signer.public_key
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes, as `Scheme` says."""
-        if isinstance(self.key, Ed25519PrivateKey):
-            return self.key.sign(message)
-        r, s = decode_dss_signature(self.key.sign(message, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        return self.signer.sign(message)
 
     def stamp(self, body: bytes) -> Stamp:
         return Stamp(self.scheme, self.public_key, self.sign(pae(REQUEST, body)))
@@ -75,6 +70,7 @@ def request_body(tenant: str, operation: str, issued_at: int, /, *, request_id: 
 
 
 def signed_policy(document: Mapping[str, Any], *admins: Person) -> bytes:
-    """The DSSE envelope of a policy document, signed by `admins`."""
+    """The DSSE envelope of a policy document, signed by `admins`. Unlike `adytum.client.policy.sign_policy` it signs
+    anything: hostile admins do."""
     payload = json.dumps(document).encode()
     return dsse.build(POLICY, payload, [(a.public_key, a.sign(pae(POLICY, payload))) for a in admins])

@@ -30,11 +30,12 @@ _ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):([0-9]{12}):(key/[A-Za-z0-9-
 _ALIAS = re.compile(r"alias/[A-Za-z0-9:/_-]{1,250}")
 _PLAINTEXTS: Final = ("Plaintext", "PrivateKeyPlaintext")
 Answer = dict[str, Any]
+NO_CONTEXT: Final[Mapping[str, list[str]]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
-    """What operations use. `answers` counts the answers to attested requests, whose form changes from one to the next."""
+    """What operations use. `answers` counts the enveloped answers, whose form changes from one to the next."""
 
     state: State
     documents: DocumentReader
@@ -63,7 +64,7 @@ class Call:
         return self.deps.state
 
     def find(self, name: str = "KeyId", *, alias_allowed: bool = True) -> Key:
-        """The key that the member names: id, ARN, alias or alias ARN. Errors: NotFoundException, ValidationException."""
+        """The key that the member names: id, ARN, alias or alias ARN. Errors: NotFound, Validation."""
         return self.lookup(self.params.text(name), alias_allowed=alias_allowed)
 
     def lookup(self, given: str, *, alias_allowed: bool = True) -> Key:
@@ -92,33 +93,42 @@ class Call:
             self.resources.append(key.arn)
         return key
 
-    def authorize(self, key: Key | None, *, action: str | None = None, **more: list[str]) -> None:
-        """Let policies decide. `more` are further condition keys, without their `kms:`. Errors: AccessDeniedException."""
+    def authorize(
+        self, key: Key | None, more: Mapping[str, list[str]] = NO_CONTEXT, *, action: str | None = None
+    ) -> None:
+        """Let policies decide. `more` are further condition keys, in lower case. Errors: AccessDeniedException."""
         wanted = action or f"kms:{self.operation}"
         resource = key.arn if key else "*"
         question = policy.Question(
             caller=self.caller,
             action=wanted,
             resource=resource,
-            context=self._context(key) | {f"kms:{name}": value for name, value in more.items()},
+            context=self._context(key) | dict(more),
         )
         verdict = policy.decide(question, key.policy if key else None)
         if verdict != "allow":
             raise self._denied(wanted, resource, verdict)
 
-    def authorize_use(self, key: Key, context: Mapping[str, str], **options: Any) -> None:
+    def authorize_use(
+        self,
+        key: Key,
+        context: Mapping[str, str],
+        more: Mapping[str, list[str]] = NO_CONTEXT,
+        *,
+        action: str | None = None,
+    ) -> None:
         """`authorize` for a cryptographic operation: its algorithm and EncryptionContext are conditions too.
 
-        Then the key's state, then DryRun. Errors: AccessDenied, Disabled, KMSInvalidState, DryRunOperation.
+        Then the key's state. Errors: AccessDeniedException, DisabledException, KMSInvalidStateException.
         """
-        more: dict[str, list[str]] = {"encryptionalgorithm": [SYMMETRIC]}
+        conditions: dict[str, list[str]] = {"kms:encryptionalgorithm": [SYMMETRIC], **more}
         if context:
-            more["encryptioncontextkeys"] = sorted(context)
+            conditions["kms:encryptioncontextkeys"] = sorted(context)
         for name, value in context.items():
-            more.setdefault(f"encryptioncontext:{name.lower()}", []).append(value)
+            conditions.setdefault(f"kms:encryptioncontext:{name.lower()}", []).append(value)
         if self.recipient is not None:
-            more |= {name.removeprefix("kms:"): value for name, value in self.recipient.context().items()}
-        self.authorize(key, **(more | options))
+            conditions |= self.recipient.context()
+        self.authorize(key, conditions, action=action)
         key.require_usable()
 
     def finish_dry_run(self) -> None:

@@ -111,7 +111,7 @@ def as_strings(value: Any) -> list[str]:
 
 
 def check(block: Any) -> None:
-    """Refuse a Condition block that could not be evaluated. Errors: MalformedPolicyDocumentException, naming the key."""
+    """Refuse a Condition block that could not be evaluated. Errors: malformed policy, naming the key."""
     if not isinstance(block, dict):
         raise malformed("Condition is not an object.")
     for operator, keys in block.items():

@@ -97,9 +97,7 @@ def unseal(key: Key, blob: bytes, context: Mapping[str, str]) -> Opened:
     if number >= len(key.backing):
         raise KmsFault("InvalidCiphertextException")
     try:
-        plaintext = AESGCM(key.backing[number]).decrypt(
-            header[-_NONCE_SIZE:], body, header + _aad(key.arn, context)
-        )
+        plaintext = AESGCM(key.backing[number]).decrypt(header[-_NONCE_SIZE:], body, header + _aad(key.arn, context))
     except InvalidTag:
         raise KmsFault("InvalidCiphertextException") from None
     return Opened(plaintext=plaintext, material_id=key.material_id(number))

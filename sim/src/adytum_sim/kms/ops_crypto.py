@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from adytum_sim.kms import keys
-from adytum_sim.kms.call import SYMMETRIC, Answer, Call
+from adytum_sim.kms.call import NO_CONTEXT, SYMMETRIC, Answer, Call
 from adytum_sim.kms.errors import KmsFault, invalid
 from adytum_sim.kms.keys import Key
 from adytum_sim.kms.recipient import refuse_recipient
@@ -89,9 +89,9 @@ def re_encrypt(call: Call) -> Answer:
     source_context = call.params.context("SourceEncryptionContext")
     context = call.params.context("DestinationEncryptionContext")
     source, destination = _key_of(call, blob, "SourceKeyId"), call.find("DestinationKeyId")
-    same = {"reencryptonsamekey": [str(source.key_id == destination.key_id).lower()]}
-    call.authorize_use(source, source_context, action="kms:ReEncryptFrom", **same)
-    call.authorize_use(destination, context, action="kms:ReEncryptTo", **same)
+    same = {"kms:reencryptonsamekey": [str(source.key_id == destination.key_id).lower()]}
+    call.authorize_use(source, source_context, same, action="kms:ReEncryptFrom")
+    call.authorize_use(destination, context, same, action="kms:ReEncryptTo")
     opened = keys.unseal(source, blob, source_context)
     call.finish_dry_run()
     return {
@@ -145,7 +145,7 @@ def _new_pair(spec: str) -> tuple[bytes, bytes]:
 def _data_key_pair(call: Call) -> tuple[bytes, dict[str, Any]]:
     spec = call.params.choice("KeyPairSpec", _PAIR_SPECS)
     context, key = call.params.context(), call.find()
-    call.authorize_use(key, context, datakeypairspec=[spec])
+    call.authorize_use(key, context, {"kms:datakeypairspec": [spec]})
     call.finish_dry_run()
     private, public = _new_pair(spec)
     return private, {
@@ -173,8 +173,5 @@ def generate_random(call: Call) -> Answer:
     count = call.params.optional_integer("NumberOfBytes", 1, MAX_RANDOM)
     if count is None:
         raise invalid("NumberOfBytes is required.")
-    more = {}
-    if call.recipient is not None:
-        more = {name.removeprefix("kms:"): value for name, value in call.recipient.context().items()}
-    call.authorize(None, **more)
+    call.authorize(None, call.recipient.context() if call.recipient else NO_CONTEXT)
     return call.answer("Plaintext", call.deps.random_bytes(count))

@@ -60,7 +60,14 @@ def create_key(call: Call) -> Answer:
         if params.optional_text(name) not in (None, only):
             raise unsupported(f"{name} other than {only}")
     bypass = str(params.boolean("BypassPolicyLockoutSafetyCheck")).lower()
-    call.authorize(None, bypasspolicylockoutsafetycheck=[bypass], keyspec=[SYMMETRIC], keyusage=["ENCRYPT_DECRYPT"])
+    call.authorize(
+        None,
+        {
+            "kms:bypasspolicylockoutsafetycheck": [bypass],
+            "kms:keyspec": [SYMMETRIC],
+            "kms:keyusage": ["ENCRYPT_DECRYPT"],
+        },
+    )
     key_id = call.deps.uuid()
     arn = call.state.key_arn(key_id)
     text, parsed = _policy_param(call, arn)
@@ -104,7 +111,7 @@ def put_key_policy(call: Call) -> Answer:
     _policy_name(call)
     key = call.find(alias_allowed=False)
     bypass = str(call.params.boolean("BypassPolicyLockoutSafetyCheck")).lower()
-    call.authorize(key, bypasspolicylockoutsafetycheck=[bypass])
+    call.authorize(key, {"kms:bypasspolicylockoutsafetycheck": [bypass]})
     key.require_not_deleted()
     call.params.text("Policy", limit=policy.MAX_KEY_POLICY)
     key.policy_text, key.policy = _policy_param(call, key.arn)
@@ -154,7 +161,7 @@ def disable_key(call: Call) -> Answer:
 def schedule_key_deletion(call: Call) -> Answer:
     key = call.find(alias_allowed=False)
     days = call.params.optional_integer("PendingWindowInDays", 7, 30) or 30
-    call.authorize(key, schedulekeydeletionpendingwindowindays=[str(days)])
+    call.authorize(key, {"kms:schedulekeydeletionpendingwindowindays": [str(days)]})
     key.require_not_deleted()
     key.deletion_ms = call.now_ms + days * DAY_MS
     return {

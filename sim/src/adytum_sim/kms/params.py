@@ -15,6 +15,8 @@ MAX_CONTEXT: Final = 8192  # characters of all names and values together
 # clients send them.
 _UNSUPPORTED: Final = {
     "GrantTokens": "grants (GrantTokens)",
+    "DryRunModifiers": "DryRunModifiers",
+    "ResourceOwners": "ResourceOwners",
     "CustomKeyStoreId": "custom key stores (CustomKeyStoreId)",
     "XksKeyId": "external key stores (XksKeyId)",
     "MultiRegion": "multi-Region keys (MultiRegion)",

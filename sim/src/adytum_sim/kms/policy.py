@@ -48,7 +48,7 @@ def parse(text: str, *, kind: Literal["key", "identity"]) -> dict[str, Any]:
         raise malformed("The policy is too long.")
     try:
         policy = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise malformed("The policy is not JSON.") from None
     if not isinstance(policy, dict) or not set(policy) <= {"Version", "Id", "Statement"}:
         raise malformed("A policy has Version, Id and Statement and nothing else.")

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from adytum_verify import Anchor, AttestationDocument, AttestationError, authenticate_document, parse_unverified
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from adytum_sim.kms.errors import KmsFault, invalid
 from adytum_sim.kms.params import Params
+from adytum_verify import Anchor, AttestationDocument, AttestationError, authenticate_document, parse_unverified
 
 KEY_BITS: Final = 2048
 MAX_DOCUMENT: Final = 262_144  # bytes, the service model's bound
@@ -56,7 +56,7 @@ class DocumentReader:
     def read(self, document: bytes) -> AttestationDocument:
         """Errors: ValidationException for whatever is wrong with the document; AWS does not say what."""
         try:
-            if self.accept_unsigned:
+            if self.accept_unsigned and _is_unsigned(document):
                 return parse_unverified(document, allow_unsigned_shape=True)
             return authenticate_document(document, anchors=tuple(self.anchors), now_ms=self.now_ms())
         except AttestationError as error:
@@ -73,6 +73,16 @@ class DocumentReader:
         if not {0, 1, 2, 3, 4, 8} <= set(document.pcrs):
             raise invalid("The attestation document is invalid.")
         return Recipient(document=document, public_key=_public_key(document.public_key))
+
+
+def _is_unsigned(document: bytes) -> bool:
+    """True for what parses as QEMU's unsigned document and not as a signed one. Errors: AttestationError."""
+    parse_unverified(document, allow_unsigned_shape=True)
+    try:
+        parse_unverified(document)
+    except AttestationError:
+        return True
+    return False
 
 
 def _public_key(der: bytes | None) -> rsa.RSAPublicKey:

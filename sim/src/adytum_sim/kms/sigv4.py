@@ -1,6 +1,7 @@
 """AWS Signature Version 4, the verifying side: who signed this request, or a refusal in AWS's words.
 
-Source: IAM User Guide, "Signature Version 4 for API requests". Left out: presigned URLs, chunked bodies, SigV4a.
+Source: IAM User Guide, "Signature Version 4 for API requests". Left out: query
+strings (neither KMS nor STS needs one), so presigned URLs too; chunked bodies; SigV4a.
 Strict where a signer could be sloppy and AWS too refuses: `host` and every `x-amz-*` header must be signed, the
 scope must be today's for this region and service, the clock may be five minutes off.
 """
@@ -14,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import parse_qsl, quote
 
 from adytum_sim.kms.caller import Credentials
 from adytum_sim.kms.errors import KmsFault
@@ -51,27 +51,24 @@ def _unknown_token() -> KmsFault:
     return KmsFault("UnrecognizedClientException", "The security token included in the request is invalid.")
 
 
-def _canonical_query(target: str) -> str:
-    query = target.partition("?")[2]
-    pairs = parse_qsl(query, keep_blank_values=True, encoding="utf-8", errors="surrogateescape")
-    encoded = sorted((quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in pairs)
-    return "&".join(f"{k}={v}" for k, v in encoded)
-
-
 def canonical_request(request: SignedRequest, signed_headers: Sequence[str]) -> str:
-    """Task 1 of the specification. Errors: InvalidSignatureException when a signed header is not there."""
+    """Task 1 of the specification, for a target without a query.
+
+    Errors: InvalidSignatureException when there is a query, or when a signed header is not there.
+    """
+    if "?" in request.target:
+        raise _invalid("The request has a query string, which no operation of this service takes.")
     lines = []
     for name in signed_headers:
         value = request.header(name)
         if value is None:
             raise _invalid("A signed header is missing from the request.")
         lines.append(f"{name}:{value}\n")
-    path = request.target.partition("?")[0] or "/"
     return "\n".join(
         (
             request.method,
-            path,
-            _canonical_query(request.target),
+            request.target,
+            "",  # the query string
             "".join(lines),
             ";".join(signed_headers),
             hashlib.sha256(request.body).hexdigest(),
@@ -105,7 +102,7 @@ def _fields(authorization: str) -> tuple[str, list[str], str]:
     scheme, _, rest = authorization.partition(" ")
     if scheme != ALGORITHM:
         raise _incomplete("The Authorization header is not of the form AWS4-HMAC-SHA256.")
-    found = [match.groups() for part in rest.split(",") if (match := _FIELD.fullmatch(part.strip()))]
+    found = [(m[1], m[2]) for part in rest.split(",") if (m := _FIELD.fullmatch(part.strip()))]
     fields = dict(found)
     if len(found) != 3 or len(fields) != 3:
         raise _incomplete("Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' parameters.")

@@ -6,6 +6,7 @@ Source: KMS Developer Guide, "Logging AWS KMS API calls with AWS CloudTrail" and
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -109,5 +110,6 @@ class Trail:
             event["errorCode"], event["errorMessage"] = error
         self._events.append(event)
         if self._path is not None:
-            with self._path.open("a") as file:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "w") as file:
                 file.write(json.dumps(event, separators=(",", ":")) + "\n")

@@ -25,6 +25,12 @@ LOCKED_AT_BOOT: Final = 16
 DEBUG_PCRS: Final = (0, 1, 2)  # zero in debug mode; 3, 4 and the user's stay as they are
 RANDOM_SIZE: Final = 256  # bytes in one GetRandom
 LIMITS: Final = {"user_data": 512, "nonce": 512, "public_key": 1024}  # bytes
+_MEMBERS: Final[Mapping[object, set[str]]] = {
+    "DescribePCR": {"index"},
+    "ExtendPCR": {"index", "data"},
+    "LockPCR": {"index"},
+    "LockPCRs": {"range"},
+}
 _MODULE_ID = re.compile(r"(i-[0-9a-f]{17})-enc[0-9a-f]{16}")
 
 
@@ -107,38 +113,43 @@ class SimNsm:
             request = cbor.decode(data)
         except cbor.CborError:
             raise _Refused("InvalidOperation") from None
-        match request:
-            case "DescribeNSM":
-                return {"DescribeNSM": self._describe()}
-            case "GetRandom":
-                return {"GetRandom": {"random": self._random(RANDOM_SIZE)}}
-            case {"DescribePCR": {"index": index, **rest}} if not rest and len(request) == 1:
-                at = _index(index)
-                return {"DescribePCR": {"lock": at in self._locked, "data": self._pcrs[at]}}
-            case {"ExtendPCR": {"index": index, "data": bytes(extension), **rest}} if not rest and len(request) == 1:
-                at = self._writable(index)
-                self._pcrs[at] = extend(self._pcrs[at], extension)
-                return {"ExtendPCR": {"data": self._pcrs[at]}}
-            case {"LockPCR": {"index": index, **rest}} if not rest and len(request) == 1:
-                self._locked.add(self._writable(index))
-                return "LockPCR"
-            case {"LockPCRs": {"range": count, **rest}} if not rest and len(request) == 1:
-                if not _is_uint(count):
-                    raise _Refused("InvalidOperation")
-                if count > PCR_COUNT:
-                    raise _Refused("InvalidIndex")
-                self._locked.update(range(count))
-                return "LockPCRs"
-            case {"Attestation": dict(fields)} if len(request) == 1:
-                return {"Attestation": {"document": self._document(fields)}}
-            case _:
-                raise _Refused("InvalidOperation")
+        if request == "DescribeNSM":
+            return {"DescribeNSM": self._describe()}
+        if request == "GetRandom":
+            return {"GetRandom": {"random": self._random(RANDOM_SIZE)}}
+        if not isinstance(request, dict) or len(request) != 1:
+            raise _Refused("InvalidOperation")
+        [(operation, fields)] = request.items()
+        if not isinstance(fields, dict):
+            raise _Refused("InvalidOperation")
+        return self._with_fields(operation, fields)
 
-    def _writable(self, index: object) -> int:
-        at = _index(index)
+    def _with_fields(self, operation: object, fields: Mapping[str | int, cbor.Value]) -> object:
+        if operation == "Attestation":
+            return {"Attestation": {"document": self._document(fields)}}
+        if operation not in _MEMBERS or set(fields) != _MEMBERS[operation]:
+            raise _Refused("InvalidOperation")
+        if operation == "LockPCRs":
+            count = _uint(fields["range"])
+            if count > PCR_COUNT:
+                raise _Refused("InvalidIndex")
+            self._locked.update(range(count))
+            return "LockPCRs"
+        at = _uint(fields["index"])
+        if at >= PCR_COUNT:
+            raise _Refused("InvalidIndex")
+        if operation == "DescribePCR":
+            return {"DescribePCR": {"lock": at in self._locked, "data": self._pcrs[at]}}
         if at in self._locked:
             raise _Refused("ReadOnlyIndex")
-        return at
+        if operation == "LockPCR":
+            self._locked.add(at)
+            return "LockPCR"
+        data = fields["data"]
+        if not isinstance(data, bytes):
+            raise _Refused("InvalidOperation")
+        self._pcrs[at] = extend(self._pcrs[at], data)
+        return {"ExtendPCR": {"data": self._pcrs[at]}}
 
     def _describe(self) -> dict[str, object]:
         return {
@@ -175,13 +186,7 @@ class SimNsm:
         )
 
 
-def _is_uint(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _index(value: object) -> int:
+def _uint(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _Refused("InvalidOperation")
-    if value >= PCR_COUNT:
-        raise _Refused("InvalidIndex")
     return value

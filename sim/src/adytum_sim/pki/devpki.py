@@ -12,7 +12,6 @@ import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,9 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from adytum_sim.pki import certificates
 from adytum_sim.pki.certificates import Issued, moment
-
-if TYPE_CHECKING:
-    from adytum_verify import Anchor
+from adytum_verify import Anchor, anchor_from_pem
 
 _MODULE_ID = re.compile(r"(i-[0-9a-f]{17})-enc([0-9a-f]{16})")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
@@ -78,7 +75,7 @@ class DevPki:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = self._root.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         for name, data in ((KEY_FILE, key), (ROOT_FILE, self.root_pem)):
-            _write_private(directory / name, data)
+            write_private(directory / name, data)
 
     @property
     def root_pem(self) -> bytes:
@@ -91,9 +88,7 @@ class DevPki:
     @property
     def anchor(self) -> Anchor:
         """What a verifier pins to accept documents of this PKI."""
-        from adytum_verify import Anchor
-
-        return Anchor.from_pem(self.root_pem)
+        return anchor_from_pem(self.root_pem)
 
     def chain(self, *, module_id: str, now_ms: int) -> Chain:
         """The chain for `module_id` (`i-<17 hex>-enc<16 hex>`) at `now_ms`; a living leaf is reused for up to 3 hours.
@@ -124,7 +119,8 @@ class DevPki:
             return Chain(leaf_key=leaf.key, certificate=leaf.der, cabundle=bundle)
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that its owner alone may read. Errors: OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

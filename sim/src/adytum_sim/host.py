@@ -1,0 +1,112 @@
+"""The untrusted side of a stand-in deployment: embedded PostgreSQL and the real host service in front of a `Stack`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from adytum.app import Service, running_service
+from adytum.client import AsyncAdytum
+from adytum.settings import Settings
+from adytum.storage.embedded import EmbeddedPostgres, binary
+from adytum_sim.people import Person
+from adytum_sim.stack import TENANT, Stack
+from adytum_wire.manifest import manifest_hash
+from adytum_wire.messages import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A running service. `dsn`: of its database."""
+
+    service: Service
+    postgres: EmbeddedPostgres
+    dsn: str
+    stack: Stack
+
+    def client(self, person: Person) -> AsyncAdytum:
+        """The SDK as this person would use it, with the stand-in's root and exactly this deployment's PCRs."""
+        return AsyncAdytum(
+            self.service.base_url,
+            TENANT,
+            person.signer,
+            expected=self.stack.allow_list,
+            anchors=(self.stack.kms.anchor,),
+            manifest_hash=manifest_hash(self.stack.manifest),
+        )
+
+    async def attested_enclaves(self) -> list[tuple[bytes, bytes]]:
+        """(attestation document, binding) of every boot that the host has seen, as an auditor would export them."""
+        rows = await self._fetch(
+            "SELECT DISTINCT ON (chain) document, binding FROM attestations ORDER BY chain, verified_at"
+        )
+        return [(bytes(row["document"]), bytes(row["binding"])) for row in rows]
+
+    async def receipts(self) -> list[bytes]:
+        """All receipt envelopes, in order."""
+        rows = await self._fetch("SELECT envelope FROM receipts ORDER BY chain, sequence")
+        return [bytes(row["envelope"]) for row in rows]
+
+    async def _fetch(self, query: str) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return list(await connection.fetch(query))
+        finally:
+            await connection.close()
+
+    async def dump(self) -> bytes:
+        """All of the database as SQL text, by `pg_dump`."""
+        process = await asyncio.create_subprocess_exec(
+            str(binary("pg_dump")), "--inserts", "--no-owner", self.dsn, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, error = await process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(error.decode(errors="replace"))
+        return out
+
+
+@contextlib.asynccontextmanager
+async def running_host(stack: Stack, directory: Path, *, durable: bool = True) -> AsyncIterator[Host]:
+    """Start PostgreSQL in `directory` and the service; it configures the enclave, and is ready when handed out."""
+    manifest_file, roots_file = directory / "manifest.json", directory / "roots.pem"
+    manifest_file.write_bytes(stack.manifest)
+    roots_file.write_bytes(stack.kms.pki.root_pem)
+    postgres = EmbeddedPostgres(directory / "pg", durable=durable)
+    await asyncio.to_thread(postgres.start)
+    try:
+        settings = Settings.model_validate(
+            {
+                "tee": {
+                    "kmsKeyARN": stack.key_arn,
+                    "allowedPCRs": stack.allowed_pcrs,
+                    "manifestFile": str(manifest_file),
+                    "attestationRootsFile": str(roots_file),
+                    "developmentDirectory": str(stack.directory),
+                },
+                "http": {"port": 0},
+            }
+        )
+
+        async def credentials() -> Credentials | None:
+            return stack.credentials
+
+        async with running_service(
+            settings, database=postgres.dsn(), credentials=credentials, migrate_first=True, supervisor_poll_s=0.2
+        ) as service:
+            await service.ready()
+            yield Host(service, postgres, postgres.dsn(), stack)
+    finally:
+        await asyncio.to_thread(postgres.stop)
+
+
+def write_release(stack: Stack, path: Path) -> None:
+    """The stack's PCRs as a measurements file (nitro-cli's form), for `adytum-verify --measurements`."""
+    measurements = {f"PCR{index}": value.hex() for index, value in sorted(stack.pcrs.items())}
+    path.write_text(json.dumps({"Measurements": measurements}, indent=1))
