@@ -90,6 +90,7 @@ async def running_host(stack: Stack, directory: Path, *, durable: bool = True) -
                     "attestationRootsFile": str(roots_file),
                     "developmentDirectory": str(stack.directory),
                 },
+                "database": {"dsn": postgres.dsn()},
                 "http": {"port": 0},
             }
         )
@@ -98,7 +99,7 @@ async def running_host(stack: Stack, directory: Path, *, durable: bool = True) -
             return stack.credentials
 
         async with running_service(
-            settings, database=postgres.dsn(), credentials=credentials, migrate_first=True, supervisor_poll_s=0.2
+            settings, credentials=credentials, migrate_first=True, supervisor_poll_s=0.2
         ) as service:
             await service.ready()
             yield Host(service, postgres, postgres.dsn(), stack)

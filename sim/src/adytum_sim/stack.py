@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from adytum.pipe import Pipe
 from adytum_sim.enclave.config import StandInConfig
 from adytum_sim.enclave.measure import source_pcrs
 from adytum_sim.enclave.process import EnclaveProcess
+from adytum_sim.enclave.witness import SECRET_BYTES
 from adytum_sim.kms.running import RunningKms, running_kms, system_clock_ms
 from adytum_sim.people import Person, request_body, signed_policy
 from adytum_verify import AllowList
@@ -106,6 +108,7 @@ class Stack:
     endpoint: UnixEndpoint
     client: EnclaveClient
     credentials: Credentials
+    kms_secrets: list[bytes]
 
     @property
     def allow_list(self) -> AllowList:
@@ -220,7 +223,9 @@ async def running_stack(
     admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as cleanup:
-        kms = await cleanup.enter_async_context(running_kms())
+        kms_secrets: list[bytes] = []
+        random_bytes = _remembering(kms_secrets) if witness else os.urandom
+        kms = await cleanup.enter_async_context(running_kms(random_bytes=random_bytes))
         pki = directory / "pki"
         kms.pki.save(pki)
         key_arn = kms.create_key()
@@ -252,6 +257,7 @@ async def running_stack(
             pipe=pipe,
             endpoint=endpoint,
             client=client,
+            kms_secrets=kms_secrets,
             credentials=Credentials(kms.access_key_id, kms.secret_access_key, kms.session_token, 0),
         )
         cleanup.push_async_callback(_stop_enclave, stack)
@@ -259,6 +265,18 @@ async def running_stack(
         if configure:
             await stack.configure()
         yield stack
+
+
+def _remembering(secrets: list[bytes]) -> Callable[[int], bytes]:
+    """Randomness that keeps what could be a key: with `witness`, KMS's data keys are looked for in files, too."""
+
+    def random_bytes(count: int) -> bytes:
+        made = os.urandom(count)
+        if count == SECRET_BYTES:
+            secrets.append(made)
+        return made
+
+    return random_bytes
 
 
 async def _stop_enclave(stack: Stack) -> None:

@@ -35,7 +35,8 @@ def demo(as_json: bool, out: Path | None) -> None:
     console = Console(quiet=as_json, highlight=False)
     started = time.monotonic()
     # Unix sockets need short paths, whatever TMPDIR is.
-    work = Path(tempfile.mkdtemp(prefix="adytum-", dir="/tmp"))  # noqa: S108
+    work = Path(tempfile.mkdtemp(prefix="adytum-", dir="/tmp"))
+    work.chmod(0o711)  # as root, PostgreSQL runs as another user, who must be able to enter
     try:
         files = Files(out or work / "out")
         files.directory.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""What the demo does, step by step. Each step reports `Fact`s to whoever shows them; a step that fails stops the demo."""
+"""What the demo does, step by step. Each step reports `Fact`s to whoever shows them; one that fails stops the demo."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from adytum.client import AsyncAdytum, RefusedError
 from adytum_sim.demo.transfer import ETHER, RECIPIENT, STRANGER, Transfer
@@ -46,7 +47,7 @@ class Result:
     pcrs: dict[str, str] = field(default_factory=dict)
 
 
-def policy(host: Host, client: Person) -> dict[str, object]:
+def policy(host: Host, client: Person) -> dict[str, Any]:
     """One client, one label, mainnet, one recipient, at most half an ether."""
     transfer = {
         "type": "ethereum-transaction",
@@ -59,7 +60,7 @@ def policy(host: Host, client: Person) -> dict[str, object]:
         "selectors": ["none"],
         "erc20": "*",
     }
-    common = {"effect": "allow", "principals": ["role:treasurer"], "labels": [LABEL], "algorithms": ["secp256k1"]}
+    common: dict[str, Any] = {"effect": "allow", "principals": ["role:treasurer"], "labels": [LABEL], "algorithms": ["secp256k1"]}
     rules = [
         common | {"id": "make-keys", "operations": ["generate_key"], "content": "*"},
         common | {"id": "pay-the-supplier", "operations": ["sign"], "content": [transfer]},
