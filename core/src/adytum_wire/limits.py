@@ -39,6 +39,10 @@ MAX_UNSENT: Final = 8 * 1024 * KIB  # bytes; beyond it the connection is closed
 MAX_REMEMBERED_REQUESTS: Final = 500_000
 MAX_REMEMBERED_ANSWERS: Final = 2_048
 
+# receipts kept for a host that lost an answer: how many, and how many bytes of them one reply carries
+MAX_REMEMBERED_RECEIPTS: Final = 8_192
+MAX_RECEIPTS_REPLY: Final = 192 * KIB
+
 # ports (vsock numbers; a Unix socket in development carries the number in its name)
 CONTROL_PORT: Final = 5000
 DATA_PORT: Final = 5001

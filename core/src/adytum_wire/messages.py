@@ -68,6 +68,12 @@ class Health(Struct, frozen=True, forbid_unknown_fields=True, tag="health"):
     pass
 
 
+class GetReceipts(Struct, frozen=True, forbid_unknown_fields=True, tag="get_receipts"):
+    """Receipts of this boot from `first` on: an answer that was lost on its way must not leave a hole in the trail."""
+
+    first: Annotated[int, Meta(ge=1, le=2**53)]
+
+
 # --- data requests
 
 
@@ -122,6 +128,12 @@ class HealthReply(Struct, frozen=True, forbid_unknown_fields=True, tag="health_r
     counters: dict[str, int]  # fixed list, see adytum_enclave.core.counters
 
 
+class GetReceiptsReply(Struct, frozen=True, forbid_unknown_fields=True, tag="get_receipts_reply"):
+    """Envelopes in order, without gaps, as many as fit; empty when `first` is past the end or no longer remembered."""
+
+    receipts: list[bytes]
+
+
 class ExecuteReply(Struct, frozen=True, forbid_unknown_fields=True, tag="execute_reply"):
     """`result`: JSON bytes for the client. `receipt`: JSON bytes (adytum_wire.receipts). `record`: what to store."""
 
@@ -141,9 +153,19 @@ class Refusal(Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
 
 T = TypeVar("T")
 
-ControlRequest = Hello | Configure | SetCredentials | PutPolicy | Attest | Health
+ControlRequest = Hello | Configure | SetCredentials | PutPolicy | Attest | Health | GetReceipts
 DataRequest = Execute
-Reply = HelloReply | ConfigureReply | Done | PutPolicyReply | AttestReply | HealthReply | ExecuteReply | Refusal
+Reply = (
+    HelloReply
+    | ConfigureReply
+    | Done
+    | PutPolicyReply
+    | AttestReply
+    | HealthReply
+    | GetReceiptsReply
+    | ExecuteReply
+    | Refusal
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _control: msgspec.msgpack.Decoder[ControlRequest] = msgspec.msgpack.Decoder(ControlRequest)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
-from adytum_wire import receipts
+from adytum_wire import limits, receipts
 from adytum_wire.receipts import GENESIS, Receipt, ReceiptEnvelope, RuleOutcome
 from adytum_wire.types import sha256
 
@@ -67,6 +69,7 @@ class ReceiptChain:
         self._link = GENESIS
         self._sequence = 0
         self._open: list[Ticket] = []
+        self._sealed: deque[bytes] = deque(maxlen=limits.MAX_REMEMBERED_RECEIPTS)  # the last ones, without gaps
 
     def __len__(self) -> int:
         return self._sequence
@@ -119,3 +122,19 @@ class ReceiptChain:
                     body=ticket.body.decode(), following=hashes[index + 1 :], key=self._key, signature=signature
                 )
             )
+            self._sealed.append(ticket.envelope)
+
+    def remembered(self, first: int) -> list[bytes]:
+        """Envelopes from number `first` on, as many as `limits.MAX_RECEIPTS_REPLY` allows; empty when there are none
+        or the first is no longer remembered."""
+        oldest = self._sequence - len(self._open) - len(self._sealed) + 1
+        if first < oldest:
+            return []
+        found: list[bytes] = []
+        size = 0
+        for envelope in islice(self._sealed, first - oldest, None):
+            size += len(envelope)
+            if size > limits.MAX_RECEIPTS_REPLY:
+                break
+            found.append(envelope)
+        return found

@@ -10,7 +10,17 @@ from adytum_enclave.core.phases import Phase
 from adytum_policy.document import open_policy
 from adytum_wire import messages
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.messages import Attest, Configure, ControlRequest, Health, Hello, PutPolicy, Reply, SetCredentials
+from adytum_wire.messages import (
+    Attest,
+    Configure,
+    ControlRequest,
+    GetReceipts,
+    Health,
+    Hello,
+    PutPolicy,
+    Reply,
+    SetCredentials,
+)
 from adytum_wire.types import sha256
 
 ControlSteps = Generator[Effect, Answer, Reply]
@@ -35,6 +45,8 @@ def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flig
             return _put_policy(enclave, request)
         case Attest():
             return _attest(enclave, request)
+        case GetReceipts():
+            return _get_receipts(enclave, request)
 
 
 def _hello(enclave: Enclave) -> ControlSteps:
@@ -119,6 +131,11 @@ def _attest(enclave: Enclave, request: Attest) -> ControlSteps:
     if not isinstance(document, bytes):
         raise AdytumError(Code.INTERNAL)
     return messages.AttestReply(document, configured.binding)
+
+
+def _get_receipts(enclave: Enclave, request: GetReceipts) -> ControlSteps:
+    yield from ()
+    return messages.GetReceiptsReply(enclave.receipts.remembered(request.first))
 
 
 def _require(enclave: Enclave) -> Configured:

@@ -1,4 +1,5 @@
-"""The randomness port: `Fill` writes random bytes into a buffer, so that secret ones never pass through `bytes`."""
+"""The randomness port: `Fill` writes random bytes into all of a buffer and keeps no copy, so that secret ones never
+pass through `bytes`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adytum_enclave.core.crypto import aead, hkdf, x25519
-from adytum_enclave.core.keys import Fill
+from adytum_enclave.core.entropy import Fill
 from adytum_enclave.core.secrets import Arena, Slot, copy
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code

@@ -17,17 +17,14 @@ Left out: which content may be signed, and hashing it. A key belongs to one thre
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NoReturn, Protocol
 
 from adytum_enclave.core.crypto import ed25519, p256, secp256k1
+from adytum_enclave.core.entropy import Fill
 from adytum_enclave.core.secrets import Arena, Slot
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.types import Algorithm, SigningScheme
-
-Fill = Callable[[memoryview], None]
-"""The randomness port: writes random bytes into all of the buffer, and keeps no copy."""
 
 SECRET_SIZE: Final = 32  # bytes, for every algorithm
 _ATTEMPTS: Final = 16  # a random scalar is refused with probability 2^-32 at most; a broken source is refused for good

@@ -25,7 +25,7 @@ class VersionMemory:
 
     def note(self, header: Header) -> None:
         """Remember an opened record's version."""
-        if header.version > 1 or header.key_id in self._highest:
-            # Version 1 needs no entry: there is nothing older, and most keys never get a second version.
-            if header.key_id in self._highest or len(self._highest) < MAX_RECORDS:
-                self._highest[header.key_id] = max(header.version, self._highest.get(header.key_id, 0))
+        highest = self._highest.get(header.key_id, 0)
+        # Version 1 needs no entry: there is nothing older, and most keys never get a second version.
+        if header.version > max(highest, 1) and (highest or len(self._highest) < MAX_RECORDS):
+            self._highest[header.key_id] = header.version

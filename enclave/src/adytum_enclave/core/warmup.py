@@ -12,7 +12,7 @@ from typing import Final
 
 from adytum_enclave.core import envelope, hpke, keys
 from adytum_enclave.core.crypto import secp256k1
-from adytum_enclave.core.keys import Fill
+from adytum_enclave.core.entropy import Fill
 from adytum_enclave.core.secrets import Arena, equal
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.types import Algorithm, SigningScheme

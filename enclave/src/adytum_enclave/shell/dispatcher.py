@@ -107,10 +107,19 @@ class Dispatcher:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if not self._ready:
-            return
-        self._enclave.receipts.seal()
         ready, self._ready = self._ready, []
+        if not ready:
+            return
+        try:
+            self._enclave.receipts.seal()
+        except Exception:
+            # Decisions that are in the chain but not signed: no answer of this boot can be trusted any more.
+            self._enclave.counters.error(Code.INTERNAL)
+            if self._enclave.phases.now is not Phase.TERMINAL:
+                self._enclave.phases.step(Phase.TERMINAL)
+            for incoming, _ in ready:
+                incoming.reply(_INTERNAL)
+            return
         for incoming, outcome in ready:
             incoming.reply(outcome.encode())
 

@@ -1,4 +1,4 @@
-"""Performs the core's effects: the NSM on one worker thread, KMS over its own TLS, one call for equal ones in flight."""
+"""Performs the core's effects: the NSM on one thread, KMS over its own TLS, one call for equal ones in flight."""
 
 from __future__ import annotations
 

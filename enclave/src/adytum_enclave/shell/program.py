@@ -34,8 +34,8 @@ EXPIRE_S = 1.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """`nsm`: request bytes to reply bytes. `listen(port)`: a listening socket. `dial(cid, port)`: a connection to the
-    parent's port; `cid` is None where there are no CIDs. `arena`: memory for secrets. `fill`: randomness. `report`: takes
-    coded events."""
+    parent's port; `cid` is None where there are no CIDs. `arena`: memory for secrets. `fill`: randomness.
+    `report`: takes coded events."""
 
     nsm: Transport
     listen: Callable[[int], socket.socket]

@@ -34,6 +34,8 @@ from adytum_wire.messages import (
     Done,
     Execute,
     ExecuteReply,
+    GetReceipts,
+    GetReceiptsReply,
     Health,
     HealthReply,
     Hello,
@@ -182,6 +184,10 @@ class EnclaveClient:
 
     async def health(self, *, timeout_s: float | None = None) -> HealthReply:
         return await self._ask(Health(), HealthReply, timeout_s)
+
+    async def get_receipts(self, first: int, *, timeout_s: float | None = None) -> list[bytes]:
+        """Receipts of the running boot from number `first` on, as many as one reply carries."""
+        return (await self._ask(GetReceipts(first), GetReceiptsReply, timeout_s)).receipts
 
     async def execute(
         self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None

@@ -1,0 +1,142 @@
+"""Replay memory, as a state machine against a model that keeps everything for ever."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from adytum_enclave.core.replay import Entry, Replay
+from adytum_wire.errors import AdytumError, Code
+
+WINDOW = 1000
+
+
+def code_of(replay: Replay[str], request: str, digest: bytes, *, repeatable: bool = True, now: int = 0) -> Code | str:
+    try:
+        entry = replay.admit("acme", request, digest, repeatable=repeatable, now_ms=now)
+    except AdytumError as error:
+        return error.code
+    return entry.answer or "fresh"
+
+
+def finished(replay: Replay[str], request: str, *, repeatable: bool, now: int = 0) -> Entry[str]:
+    entry = replay.admit("acme", request, b"d", repeatable=repeatable, now_ms=now)
+    replay.finish(entry, f"answer to {request}", repeatable=repeatable)
+    return entry
+
+
+def test_a_repeat_gets_the_answer_and_another_body_a_conflict() -> None:
+    replay: Replay[str] = Replay(WINDOW)
+    finished(replay, "one", repeatable=False)
+    assert code_of(replay, "one", b"d", repeatable=False) == "answer to one"
+    assert code_of(replay, "one", b"other") is Code.REQUEST_CONFLICT
+
+
+def test_a_repeat_while_under_way_waits() -> None:
+    replay: Replay[str] = Replay(WINDOW)
+    replay.admit("acme", "one", b"d", repeatable=True, now_ms=0)
+    assert code_of(replay, "one", b"d") is Code.RESOURCE_EXHAUSTED
+    assert code_of(replay, "one", b"other") is Code.REQUEST_CONFLICT
+
+
+def test_an_error_frees_the_id_but_a_rerun_that_fails_does_not() -> None:
+    replay: Replay[str] = Replay(WINDOW, max_answers=1)
+    entry = replay.admit("acme", "one", b"d", repeatable=True, now_ms=0)
+    replay.forget(entry)
+    assert code_of(replay, "one", b"other") == "fresh"
+    replay = Replay(WINDOW, max_answers=1)
+    finished(replay, "one", repeatable=True)
+    finished(replay, "two", repeatable=True)  # pushes the answer of "one" out
+    again = replay.admit("acme", "one", b"d", repeatable=True, now_ms=0)
+    assert again.answer is None
+    replay.forget(again)
+    assert code_of(replay, "one", b"other") is Code.REQUEST_CONFLICT
+
+
+def test_what_cannot_be_made_again_is_refused_once_forgotten_and_signatures_cannot_push_it_out() -> None:
+    replay: Replay[str] = Replay(WINDOW, max_answers=2)
+    finished(replay, "key", repeatable=False)
+    for n in range(10):
+        finished(replay, f"signature-{n}", repeatable=True)
+    assert code_of(replay, "key", b"d", repeatable=False) == "answer to key"
+    finished(replay, "key-2", repeatable=False)
+    finished(replay, "key-3", repeatable=False)
+    assert code_of(replay, "key", b"d", repeatable=False) is Code.REQUEST_REPLAYED
+
+
+def test_entries_live_for_the_window_and_no_longer() -> None:
+    replay: Replay[str] = Replay(WINDOW)
+    finished(replay, "one", repeatable=False)
+    assert code_of(replay, "one", b"other", now=WINDOW) is Code.REQUEST_CONFLICT
+    assert code_of(replay, "one", b"other", now=WINDOW + 1) == "fresh"
+    assert len(replay) == 1
+
+
+def test_the_memory_is_bounded_and_says_so() -> None:
+    replay: Replay[str] = Replay(WINDOW, max_requests=3)
+    for n in range(3):
+        finished(replay, str(n), repeatable=True)
+    assert code_of(replay, "more", b"d") is Code.RESOURCE_EXHAUSTED
+    assert code_of(replay, "more", b"d", now=WINDOW + 1) == "fresh"
+
+
+class Model(RuleBasedStateMachine):
+    """Within the window an id belongs to its first body for ever, whatever happens in between."""
+
+    entries = Bundle("entries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replay: Replay[str] = Replay(WINDOW, max_requests=20, max_answers=2)
+        self.now = 0
+        self.decided: dict[str, tuple[bytes, int]] = {}
+
+    @rule(target=entries, request=st.sampled_from("abcdef"), digest=st.sampled_from([b"x", b"y"]), again=st.booleans())
+    def admit(self, request: str, digest: bytes, again: bool) -> tuple[Entry[str], bool] | None:
+        try:
+            entry = self.replay.admit("acme", request, digest, repeatable=again, now_ms=self.now)
+        except AdytumError as error:
+            assert error.code in (Code.REQUEST_CONFLICT, Code.RESOURCE_EXHAUSTED, Code.REQUEST_REPLAYED)
+            return None
+        known = self.decided.get(request)
+        if known is not None and self.now <= known[1]:
+            assert known[0] == digest
+        if entry.answer is not None:
+            assert entry.answer == f"{request}/{digest!r}"
+            return None
+        return entry, again
+
+    @rule(handle=entries, ok=st.booleans())
+    def end(self, handle: tuple[Entry[str], bool] | None, ok: bool) -> None:
+        if handle is None or not handle[0].under_way:
+            return
+        entry, again = handle
+        request = entry.identity[1]
+        if ok:
+            self.replay.finish(entry, f"{request}/{entry.digest!r}", repeatable=again)
+            self.decided.setdefault(request, (entry.digest, self.now))
+        else:
+            self.replay.forget(entry)
+
+    @rule(by=st.integers(0, WINDOW))
+    def wait(self, by: int) -> None:
+        self.now += by
+        self.decided = {r: (d, t) for r, (d, t) in self.decided.items() if self.now <= t}
+
+    @invariant()
+    def bounded(self) -> None:
+        assert len(self.replay) <= 20
+
+
+Model.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestReplayModel = Model.TestCase
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_finished_entry_is_found_in_its_own_memory(again: bool) -> None:
+    replay: Replay[str] = Replay(WINDOW)
+    entry = finished(replay, "one", repeatable=again)
+    assert entry.decided
+    assert not entry.under_way
