@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 from adytum_verify.receipts import is_head_signed
+from adytum_wire import signatures
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.receipts import (
     GENESIS,
@@ -28,6 +29,7 @@ from adytum_wire.receipts import (
     parse_envelope,
     parse_receipt,
 )
+from adytum_wire.types import Scheme
 
 _LINK_SIZE: Final = 32  # bytes
 
@@ -102,9 +104,11 @@ def verify_chain(
     `receipt_key`: Ed25519, 32 bytes, attested. `chain`: its id, else the first record's. `head`: a head that you hold;
     the records must reach it and equal it. `previous`: where your last verification ended; replaces `from_sequence`.
     Result: a report; call `require_intact()`, or look at `problem`. No records at all are a MISSING one, no success.
-    Errors: ValueError for a `head` that lies before the first record; none for hostile bytes.
+    Errors: ValueError for a `receipt_key` that is none, or a `head` before the first record; none for hostile bytes.
     Cost: 32 bytes of memory a record, and one signature for each signed head.
     """
+    if not signatures.is_public_key(Scheme.ED25519, receipt_key):
+        raise ValueError("the receipt key is not an Ed25519 public key")
     first = previous.sequence + 1 if previous else from_sequence
     if first < 1 or (head is not None and head.sequence < first):
         raise ValueError("the head lies before the first record")
@@ -172,12 +176,12 @@ class _Walk:
             for offset, (ours, promised) in enumerate(zip(envelope.following, rest, strict=False), 1):
                 if ours != promised:
                     return Defect.FORKED, self._next + offset
+        if self._head is not None and self._head.sequence == self._next and self._head.link != link:
+            return Defect.FORKED, self._next
         if len(envelope.following) >= len(rest):
             rest, self._promise = envelope.following, envelope.signature
         self._promised = rest
         self._take(receipt, link)
-        if self._head is not None and self._head.sequence == receipt.sequence and self._head.link != link:
-            return Defect.FORKED, receipt.sequence
         return None
 
     def _take(self, receipt: Receipt, link: bytes) -> None:

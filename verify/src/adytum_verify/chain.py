@@ -77,7 +77,9 @@ def anchor_from_pem(pem: bytes) -> Anchor:
     return Anchor(certificates[0].fingerprint(hashes.SHA256()))
 
 
-def verify_certificates(cabundle: tuple[bytes, ...], certificate: bytes, anchors: tuple[Anchor, ...], now_ms: int) -> Leaf:
+def verify_certificates(
+    cabundle: tuple[bytes, ...], certificate: bytes, anchors: tuple[Anchor, ...], now_ms: int
+) -> Leaf:
     """Walk from the anchor down to `certificate` (DER), all valid at `now_ms`.
 
     No field of a certificate is used before its issuer's signature over it holds, except to find that out.

@@ -77,7 +77,9 @@ _TEXT: dict[AttestationCode, str] = {
     ),
     AttestationCode.POLICY_INVALID: "An expected measurement is not of the form PCR<0..31>=<96 hex> or file:PATH.",
     AttestationCode.ANCHOR_INVALID: "The trust anchor is not one PEM certificate.",
-    AttestationCode.NONCE_TOO_SHORT: "A live check needs a nonce of at least 16 bytes.",
+    AttestationCode.NONCE_TOO_SHORT: (
+        "A live check needs the nonce that you sent, of at least 16 bytes. Verify a stored document at its own time."
+    ),
     AttestationCode.DOCUMENT_SIZE: "The document is empty or larger than 16 KiB.",
     AttestationCode.COSE_MALFORMED: "The document is not one strict COSE_Sign1 structure.",
     AttestationCode.COSE_UNSIGNED: "The document says that it is not signed, as an emulator's does.",

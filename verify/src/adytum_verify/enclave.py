@@ -8,6 +8,7 @@ network byte.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,11 +46,11 @@ def verify_enclave(
     anchors: Iterable[Anchor] = (AWS_ANCHOR,),
     manifest_hash: bytes | None = None,
 ) -> VerifiedEnclave:
-    """`verify_attestation`, then the binding: its hash is `user_data`, its HPKE key is `public_key`.
+    """`verify_attestation`, then `bind`: the binding's hash is `user_data`, its HPKE key is `public_key`.
 
     `binding_json`: the bytes as the service gave them. `manifest_hash`: where given, the enclave must have been
     configured with exactly that manifest: without it, only the program is proven, not whose administrators it obeys.
-    Errors: `AttestationError`: all of `verify_attestation`, BINDING_INVALID, MANIFEST_MISMATCH.
+    Errors: `AttestationError`, those of `verify_attestation` and of `bind`.
     """
     verified = verify_attestation(
         document,
@@ -57,9 +58,8 @@ def verify_enclave(
         now_ms=now_ms,
         nonce=nonce,
         anchors=anchors,
-        user_data=hashlib.sha256(binding_json).digest(),
     )
-    return _bind(verified, binding_json, manifest_hash)
+    return bind(verified, binding_json, manifest_hash=manifest_hash)
 
 
 def verify_archived_enclave(
@@ -77,12 +77,17 @@ def verify_archived_enclave(
         expected=expected,
         nonce=nonce,
         anchors=anchors,
-        user_data=hashlib.sha256(binding_json).digest(),
     )
-    return _bind(verified, binding_json, manifest_hash)
+    return bind(verified, binding_json, manifest_hash=manifest_hash)
 
 
-def _bind(document: AttestationDocument, binding_json: bytes, manifest_hash: bytes | None) -> VerifiedEnclave:
+def bind(document: AttestationDocument, binding_json: bytes, *, manifest_hash: bytes | None) -> VerifiedEnclave:
+    """Step 11 for an Adytum enclave. `document` MUST come from one of the verifying functions.
+
+    Errors: USER_DATA_MISMATCH, BINDING_INVALID, PUBLIC_KEY_MISMATCH, MANIFEST_MISMATCH.
+    """
+    if document.user_data is None or not hmac.compare_digest(document.user_data, hashlib.sha256(binding_json).digest()):
+        raise AttestationError(AttestationCode.USER_DATA_MISMATCH)
     try:
         binding = parse_binding(binding_json)
     except AdytumError:
