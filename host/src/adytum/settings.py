@@ -23,12 +23,20 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from adytum.settings_sources import environment_tree, merge, read_yaml
-from adytum_verify import AllowList
-from adytum_wire.errors import AdytumError
+from adytum_verify import AllowList, AttestationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 VsockPort = Annotated[int, Field(ge=1, le=2**32 - 2)]
 DEFAULT_TIMEOUT_SECONDS = 5
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class SettingsError(Exception):
@@ -54,11 +62,28 @@ class Vsock(_Section):
     stsPort: VsockPort = 8002
 
 
+class EnclaveAddress(_Section):
+    """One enclave of several: exactly one of the three says where it is. `name` stands in metrics and reports."""
+
+    cid: Annotated[int, Field(ge=3, le=2**32 - 2)] | None = None
+    developmentDirectory: Path | None = None
+    vhostSocket: Path | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,32}$")] = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> EnclaveAddress:
+        if sum(place is not None for place in (self.cid, self.developmentDirectory, self.vhostSocket)) != 1:
+            raise ValueError("want exactly one of cid, developmentDirectory and vhostSocket")
+        return self
+
+
 class Tee(_Section):
-    """The enclave. `enabled: false` serves reads and audit only."""
+    """The enclave, or the `enclaves` behind this host. `enabled: false` serves reads and audit only."""
 
     enabled: bool = True
     enclaveCID: Annotated[int, Field(ge=3, le=2**32 - 2)] = 16
+    # Several enclaves, e.g. two releases side by side; empty: the one that enclaveCID (or a development path) names.
+    enclaves: Annotated[tuple[EnclaveAddress, ...], Field(max_length=8)] = ()
     vsock: Vsock = Vsock()
     kmsKeyARN: str = ""
     allowedPCRs: tuple[str, ...] = ()
@@ -88,6 +113,14 @@ class Tee(_Section):
             raise ValueError("want the full key ARN (arn:aws:kms:<region>:<account>:key/<id>); no alias, no bare id")
         return value
 
+    @field_validator("enclaves", mode="before")
+    @classmethod
+    def _cids(cls, value: Any) -> Any:
+        """CIDs alone are enough: `enclaves: [16, 17]`, or APP_TEE_ENCLAVES=16,17."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return [{"cid": one} if isinstance(one, int | str) else one for one in value] if _is_list(value) else value
+
     @field_validator("allowedPCRs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -99,14 +132,21 @@ class Tee(_Section):
         if value:
             try:
                 AllowList.parse(value)
-            except AdytumError as error:
-                raise ValueError(f"{error.field or error.code.text}") from None
+            except AttestationError as error:
+                raise ValueError(f"{error.code.text} ({error.code.value})") from None
         return value
 
     @model_validator(mode="after")
     def _complete(self) -> Tee:
         if self.developmentDirectory and self.vhostSocket:
             raise ValueError("developmentDirectory and vhostSocket exclude each other")
+        single = {"enclaveCID", "developmentDirectory", "vhostSocket"} & self.model_fields_set
+        if self.enclaves and single:
+            raise ValueError(f"enclaves and {min(single)} exclude each other: list every enclave in enclaves")
+        names = {address.name for address in self.addresses}
+        places = {(a.cid, a.developmentDirectory, a.vhostSocket) for a in self.addresses}
+        if not len(names) == len(places) == len(self.addresses):
+            raise ValueError("enclaves: two entries have the same place or the same name")
         missing = [name for name in ("kmsKeyARN", "allowedPCRs") if self.enabled and not getattr(self, name)]
         if missing:
             raise _Missing(missing)
@@ -114,8 +154,25 @@ class Tee(_Section):
 
     @property
     def is_development(self) -> bool:
-        """True when the enclave is not behind AF_VSOCK."""
-        return self.developmentDirectory is not None or self.vhostSocket is not None
+        """True when an enclave is not behind AF_VSOCK."""
+        return any(address.cid is None for address in self.addresses)
+
+    @property
+    def addresses(self) -> tuple[EnclaveAddress, ...]:
+        """Every enclave, named. The name of one that has none is its place in the list: `enclave-1`, ..."""
+        single = EnclaveAddress(
+            cid=None if self.developmentDirectory or self.vhostSocket else self.enclaveCID,
+            developmentDirectory=self.developmentDirectory,
+            vhostSocket=self.vhostSocket,
+        )
+        return tuple(
+            address if address.name else address.model_copy(update={"name": f"enclave-{number}"})
+            for number, address in enumerate(self.enclaves or (single,), start=1)
+        )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 class _Missing(ValueError):
@@ -178,6 +235,29 @@ class Aws(_Section):
     sessionToken: SecretStr = SecretStr("")
 
 
+class Canary(_Section):
+    """What proves, on a timer, that KMS refuses whom it must refuse. See docs/how-to/release.md.
+
+    `keyId`: a secret record that protects nothing, made for this. `signerFile`: the private key (PEM) of a principal
+    that may do nothing but unseal it. `kmsEndpoint`: where the host reaches KMS (default: the manifest's host).
+    """
+
+    intervalSeconds: Annotated[float, Field(gt=0, le=86_400)] = 60
+    tenant: str = ""
+    keyId: str = ""
+    signerFile: Path | None = None
+    kmsEndpoint: str = ""
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Canary:
+        given = [bool(self.tenant), bool(self.keyId), self.signerFile is not None]
+        if any(given) and not all(given):
+            raise ValueError("tenant, keyId and signerFile come together")
+        if self.kmsEndpoint and not self.kmsEndpoint.startswith("https://"):
+            raise ValueError("kmsEndpoint must be an https:// address")
+        return self
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with `load`."""
 
@@ -187,6 +267,7 @@ class Settings(BaseSettings):
     database: Database = Database()
     http: Http = Http()
     aws: Aws = Aws()
+    canary: Canary = Canary()
 
     @model_validator(mode="after")
     def _database_given(self) -> Settings:
@@ -239,12 +320,3 @@ def _sentence(item: Any) -> str:
         return "unknown key"
     text = str(item["msg"]).removeprefix("Value error, ")
     return text[0].lower() + text[1:] if text[:2].istitle() else text
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -27,7 +27,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "AWS_SECRET_ACCESS_KEY": ("aws", "secretAccessKey"),
     "AWS_SESSION_TOKEN": ("aws", "sessionToken"),
 }
-_LISTS = {("tee", "allowedPCRs")}
+_LISTS = {("tee", "allowedPCRs"), ("tee", "enclaves")}
 
 Problems = list[tuple[str, str]]
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from adytum.enclave.client import EnclaveClient
 from adytum.enclave.endpoint import UnixEndpoint
+from adytum.kms_policy import Image, Roles
+from adytum.kms_policy.render import key_policy as render_key_policy
 from adytum.pipe import Pipe
 from adytum_sim.enclave.config import StandInConfig
 from adytum_sim.enclave.measure import source_pcrs
@@ -51,46 +53,13 @@ def default_bounds() -> Json:
 
 
 def key_policy(kms: RunningKms, pcrs: Mapping[int, bytes]) -> Json:
-    """Only an enclave with these PCRs may use the key; the operator may manage it and never use it."""
-    conditions = {f"kms:RecipientAttestation:PCR{index}": value.hex() for index, value in sorted(pcrs.items())}
-    use = ["kms:Decrypt", "kms:GenerateDataKey"]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "AttestedUse",
-                "Effect": "Allow",
-                "Principal": {"AWS": kms.role_arn},
-                "Action": use,
-                "Resource": "*",
-                "Condition": {"StringEqualsIgnoreCase": conditions},
-            },
-            *(
-                {
-                    "Sid": f"NeverOther{name.rsplit(':', 1)[1]}",
-                    "Effect": "Deny",
-                    "Principal": "*",
-                    "Action": [*use, "kms:ReEncrypt*", "kms:CreateGrant"],
-                    "Resource": "*",
-                    "Condition": {"StringNotEqualsIgnoreCase": {name: value}},
-                }
-                for name, value in conditions.items()
-            ),
-            {
-                "Sid": "Manage",
-                "Effect": "Allow",
-                "Principal": {"AWS": kms.operator.caller.principal_arn},
-                "Action": [
-                    "kms:DescribeKey",
-                    "kms:GetKeyPolicy",
-                    "kms:PutKeyPolicy",
-                    "kms:DisableKey",
-                    "kms:EnableKey",
-                ],
-                "Resource": "*",
-            },
-        ],
-    }
+    """As `adytum kms-policy render` writes it for one image: the operator is the break-glass role."""
+    roles = Roles(
+        parent=kms.role_arn,
+        admin=f"arn:aws:iam::{kms.account}:role/adytum-key-admin",
+        break_glass=kms.operator.caller.principal_arn,
+    )
+    return render_key_policy(roles, [Image("stand-in", pcrs)], [TENANT])
 
 
 @dataclass(slots=True)
@@ -159,6 +128,11 @@ class Stack:
             config = _config(self.directory, Path(config.pki), pcrs, witness=config.witness)
         self.enclave = EnclaveProcess(config)
         await self.enclave.start()
+
+    def reconnect(self) -> None:
+        """A client of its own connections, as after a restart of the host."""
+        self.client.close()
+        self.client = EnclaveClient(self.endpoint)
 
     async def configure(self) -> None:
         await self.client.configure(self.manifest, self.credentials)
@@ -245,7 +219,6 @@ async def running_stack(
             )
         )
         client = EnclaveClient(endpoint)
-        cleanup.callback(client.close)
         stack = Stack(
             directory=directory,
             kms=kms,
@@ -280,6 +253,7 @@ def _remembering(secrets: list[bytes]) -> Callable[[int], bytes]:
 
 
 async def _stop_enclave(stack: Stack) -> None:
+    stack.client.close()
     await stack.enclave.stop()
 
 

@@ -51,6 +51,7 @@ from adytum_wire.record import Record
 from adytum_wire.requests import Stamp
 
 R = TypeVar("R")
+NOT_SENT = "connect"  # the field of a PEER_UNAVAILABLE when there was no connection: the enclave knows nothing of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class _Link:
                 self._note_failure(loop.time())
             remaining = self._not_before - loop.time()
             if remaining > 0:
-                raise AdytumError(Code.PEER_UNAVAILABLE, retry_after_ms=max(1, int(remaining * 1000)))
+                raise AdytumError(Code.PEER_UNAVAILABLE, NOT_SENT, retry_after_ms=max(1, int(remaining * 1000)))
             self._attempt = loop.create_task(self._try())
             self._attempt.add_done_callback(_retrieve)  # all that waited may have given up
         attempt = self._attempt
@@ -122,9 +123,8 @@ class _Link:
                 connection = await EnclaveConnection.open(self._endpoint, self._port, max_in_flight=self._max_in_flight)
         except (AdytumError, TimeoutError):
             self._note_failure(loop.time())
-            raise AdytumError(
-                Code.PEER_UNAVAILABLE, retry_after_ms=max(1, int((self._not_before - loop.time()) * 1000))
-            ) from None
+            wait_ms = max(1, int((self._not_before - loop.time()) * 1000))
+            raise AdytumError(Code.PEER_UNAVAILABLE, NOT_SENT, retry_after_ms=wait_ms) from None
         finally:
             self._attempt = None
         self._connection = connection

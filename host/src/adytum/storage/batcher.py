@@ -73,7 +73,7 @@ class AuditBatcher:
     async def close(self) -> None:
         await self._coalescer.close()
 
-    async def _flush(self, outcomes: Sequence[Outcome]) -> Sequence[RequestRow | None | BaseException]:
+    async def _flush(self, outcomes: Sequence[Outcome]) -> Sequence[RequestRow | BaseException | None]:
         try:
             return await self._write(outcomes)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
@@ -84,12 +84,12 @@ class AuditBatcher:
         except (asyncpg.PostgresError, ValueError, OverflowError):
             if len(outcomes) == 1:
                 return [AdytumError(Code.AUDIT_UNAVAILABLE)]
-        results: list[RequestRow | None | BaseException] = []
+        results: list[RequestRow | BaseException | None] = []
         for outcome in outcomes:
             results += await self._flush([outcome])
         return results
 
-    async def _write(self, outcomes: Sequence[Outcome]) -> list[RequestRow | None | BaseException]:
+    async def _write(self, outcomes: Sequence[Outcome]) -> list[RequestRow | BaseException | None]:
         # The first of a batch wins, as if they had come one after the other.
         first: dict[tuple[str, str], RequestRow] = {}
         for outcome in outcomes:
@@ -118,7 +118,7 @@ def _id(request: RequestRow) -> tuple[str, str]:
 
 def _result(
     outcome: Outcome, stored: dict[tuple[str, str], RequestRow], hashes: dict[tuple[str, int], bytes]
-) -> RequestRow | None | BaseException:
+) -> RequestRow | BaseException | None:
     receipt, request = outcome.receipt, outcome.request
     if hashes[receipt.chain, receipt.sequence] != receipt.body_hash:
         return AdytumError(Code.RECEIPT_INVALID, "$ (forked chain)")

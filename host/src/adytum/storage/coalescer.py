@@ -30,17 +30,23 @@ class Coalescer(Generic[Item, Result]):
     """`max_items`: most items in one flush. `max_waiting`: beyond it `submit` raises RESOURCE_EXHAUSTED at once.
     `workers`: flushes that may run side by side."""
 
-    def __init__(self, flush: Flush[Item, Result], *, max_items: int, max_waiting: int = 4096, workers: int = 1) -> None:
+    def __init__(
+        self, flush: Flush[Item, Result], *, max_items: int, max_waiting: int = 4096, workers: int = 1
+    ) -> None:
         self._flush = flush
         self._max_items = max_items
         self._max_waiting = max_waiting
         self._workers = workers
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = (
+            0  # counted by the drains themselves: a task is still "running" after its last look at the queue
+        )
         self._closed = False
 
     async def submit(self, item: Item) -> Result:
-        """Wait for the flush that takes `item`. Errors: what the flush says of it; RESOURCE_EXHAUSTED when too many wait.
+        """Wait for the flush that takes `item`. Errors: what the flush says of it; RESOURCE_EXHAUSTED when too many
+        wait.
 
         A waiter that is cancelled does not take its item back: the work is done, and nobody is told.
         """
@@ -48,7 +54,8 @@ class Coalescer(Generic[Item, Result]):
             raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=limits.RETRY_AFTER_MS)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._tasks) < self._workers:
+        if self._draining < self._workers:
+            self._draining += 1
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -61,16 +68,23 @@ class Coalescer(Generic[Item, Result]):
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _drain(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
-            try:
-                results = await self._flush([item for item, _ in batch])
-            except Exception as error:  # every waiter hears it; nobody hangs
-                results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, BaseException):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
+                await self._serve(batch)
+        finally:
+            self._draining -= 1  # in the same turn of the loop as the look at the queue
+
+    async def _serve(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | BaseException]
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as error:  # every waiter hears it; nobody hangs
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -44,11 +44,21 @@ class Database:
 
     @asynccontextmanager
     async def connection(self, code: Code = Code.STORAGE_UNAVAILABLE) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool. Errors: `code` when none can be had in time, or the work in the block is cut off."""
+        """A connection of the pool. Errors: `code` when none can be had in time, or the work in the block is cut
+        off."""
         with typed(code):
             pool = await self._open()
-            async with pool.acquire(timeout=self._connect_timeout) as connection:
+            connection = await self._acquire(pool)
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
+
+    async def _acquire(self, pool: asyncpg.Pool) -> asyncpg.Connection:
+        try:
+            return await pool.acquire(timeout=self._connect_timeout)
+        except asyncpg.PostgresError as error:  # whatever the server says to a newcomer, it is not there for us
+            raise ConnectionError from error
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """All rows. Errors: STORAGE_UNAVAILABLE."""
@@ -87,18 +97,24 @@ class Database:
             if self._closed:
                 raise AdytumError(Code.STORAGE_UNAVAILABLE)
             if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._dsn,
-                    min_size=1,
-                    max_size=self._size,
-                    timeout=self._connect_timeout,
-                    command_timeout=self._statement_timeout,
-                    server_settings={
-                        "application_name": "adytum",
-                        "statement_timeout": str(int(self._statement_timeout * 1000)),
-                        "lock_timeout": str(int(self._lock_timeout * 1000)),
-                        "idle_in_transaction_session_timeout": "10000",
-                        "synchronous_commit": "on",
-                    },
-                )
+                self._pool = await self._create()
             return self._pool
+
+    async def _create(self) -> asyncpg.Pool:
+        try:
+            return await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._size,
+                timeout=self._connect_timeout,
+                command_timeout=self._statement_timeout,
+                server_settings={
+                    "application_name": "adytum",
+                    "statement_timeout": str(int(self._statement_timeout * 1000)),
+                    "lock_timeout": str(int(self._lock_timeout * 1000)),
+                    "idle_in_transaction_session_timeout": "10000",
+                    "synchronous_commit": "on",
+                },
+            )
+        except asyncpg.PostgresError as error:
+            raise ConnectionError from error

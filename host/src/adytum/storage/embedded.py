@@ -24,13 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-
 _START_SECONDS = 30
 _STOP_SECONDS = 20
 _MAX_SOCKET_PATH = 90  # sun_path is 108 with the NUL; PostgreSQL appends "/.s.PGSQL.5432.lock"
 
 # A shell that lives as long as our end of its stdin, then stops the server (SIGINT: fast, clean shutdown).
-_KEEPER = 'exec 3<&0; "$@" </dev/null 3<&- & pid=$!; trap "" INT; read -r _ <&3; kill -INT "$pid" 2>/dev/null; wait "$pid"'
+_KEEPER = (
+    'exec 3<&0; "$@" </dev/null 3<&- & pid=$!; trap "" INT; read -r _ <&3; kill -INT "$pid" 2>/dev/null; wait "$pid"'
+)
 
 
 class EmbeddedPostgresError(Exception):
@@ -51,7 +52,9 @@ class EmbeddedPostgres:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def dsn(self, database: str = "postgres") -> str:
@@ -65,9 +68,23 @@ class EmbeddedPostgres:
         self._prepare(user)
         data = self._directory / "data"
         if not (data / "PG_VERSION").exists():
-            arguments = ["-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+            arguments = [
+                "-D",
+                str(data),
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+            ]
             done = subprocess.run(  # noqa: S603
-                [str(binaries / "initdb"), *arguments], user=user, capture_output=True, check=False, cwd="/", env=_environment()
+                [str(binaries / "initdb"), *arguments],
+                user=user,
+                capture_output=True,
+                check=False,
+                cwd="/",
+                env=_environment(),
             )
             if done.returncode != 0:
                 raise EmbeddedPostgresError(f"initdb failed: {_last_line(done.stderr)}")
@@ -78,7 +95,8 @@ class EmbeddedPostgres:
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 ["/bin/sh", "-c", _KEEPER, "sh", str(binaries / "postgres"), "-D", str(data), *options],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, user=user, cwd="/", env=_environment(), start_new_session=True,
+                stdin=subprocess.PIPE, stdout=log, stderr=log, user=user, cwd="/", env=_environment(),
+                start_new_session=True,
             )  # fmt: skip
         self._wait(binaries / "pg_isready")
 
@@ -118,11 +136,17 @@ class EmbeddedPostgres:
         end = time.monotonic() + _START_SECONDS
         while time.monotonic() < end and self._process is not None and self._process.poll() is None:
             asked = [str(ready), "-q", "-h", str(self._socket_directory), "-U", "postgres"]
-            if (self._directory / "data" / "postmaster.pid").exists() and subprocess.run(asked, check=False).returncode == 0:  # noqa: S603
+            has_begun = (self._directory / "data" / "postmaster.pid").exists()
+            if has_begun and subprocess.run(asked, check=False).returncode == 0:  # noqa: S603 (our own binary)
                 return
             time.sleep(0.02)
         self.stop()
         raise EmbeddedPostgresError(f"PostgreSQL did not start; see {self._directory / 'log'}")
+
+
+def binary(name: str) -> Path:
+    """One of the wheel's programs, e.g. "pg_dump". Errors: EmbeddedPostgresError."""
+    return _binaries() / name
 
 
 def _binaries() -> Path:

@@ -1,7 +1,8 @@
 """Migrations, forward and back, run from the program (no alembic.ini, no shell).
 
 A migration waits at most `lock_timeout_ms` for a lock, so that it never queues in front of live traffic, and runs at
-most `statement_timeout_ms` a statement. Each migration is one transaction. Two that start together: one waits (advisory lock).
+most `statement_timeout_ms` a statement. Each migration is one transaction. Two that start together: one waits
+(advisory lock).
 
 >>> await upgrade("postgresql:///adytum")  # doctest: +SKIP
 """

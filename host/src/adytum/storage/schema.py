@@ -115,3 +115,38 @@ attestations = sa.Table(
     sa.Column("verified_at", sa.BigInteger, nullable=False),  # ms, the host's clock
     _created(),
 )
+
+RELEASE_STATES = ("planned", "active", "promoted", "retiring", "retired")
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("pcr0", sa.LargeBinary, nullable=False),  # 48 bytes each
+    sa.Column("pcr1", sa.LargeBinary, nullable=False),
+    sa.Column("pcr2", sa.LargeBinary, nullable=False),
+    sa.Column("pcr3", sa.LargeBinary),
+    sa.Column("pcr8", sa.LargeBinary),
+    sa.Column("pcr16", sa.LargeBinary),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("provenance", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
+    _created(),
+    sa.Column("changed_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.CheckConstraint(sa.column("state").in_(RELEASE_STATES), name="state"),
+    sa.Index("ix_releases_one_promoted", "state", unique=True, postgresql_where=sa.text("state = 'promoted'")),
+)
+
+enclave_reports = sa.Table(
+    "enclave_reports",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),  # one running service
+    sa.Column("enclave", sa.Text, primary_key=True),  # its name in the settings
+    sa.Column("boot_id", sa.Text, nullable=False),  # "" while nothing is proven
+    sa.Column("release", sa.Text, nullable=False),  # "" when only the settings allow the image
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),  # why it is unproven, a code
+    sa.Column("in_flight", sa.BigInteger, nullable=False),
+    sa.Column("certificate_until", sa.BigInteger, nullable=False),  # ms, 0 while nothing is proven
+    sa.Column("reported_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.CheckConstraint(sa.column("state").in_(("serving", "proven", "unproven")), name="state"),
+)

@@ -22,7 +22,6 @@ from adytum_enclave.core.crypto import ed25519, p256, secp256k1
 from adytum_enclave.core.secrets import Arena
 from adytum_enclave.shell.entropy import fill
 from adytum_wire import signatures
-from adytum_wire.errors import Code
 from adytum_wire.types import Algorithm, Scheme, SigningScheme
 
 MESSAGE: Final = b"m" * 400  # about as long as a stamped body
@@ -56,6 +55,11 @@ def needed(prices: dict[str, float], stamp: Scheme, scheme: SigningScheme, depth
     return prices[_STAMPS[stamp]] + prices[sign] + prices[check] + prices["ed25519-sign"] / group
 
 
+def sign_price(prices: dict[str, float], scheme: SigningScheme) -> float:
+    """Microseconds of the bare signature alone."""
+    return prices[_SIGNATURES[scheme][0]]
+
+
 def _time(call: Callable[[], object], batch: int, runs: int) -> float:
     call()
     taken = []
@@ -81,7 +85,7 @@ def _calls() -> dict[str, Callable[[], object]]:
     nist = keys.generate(Algorithm.P256, arena, fill)
     nist_key = p256.load(nist.secret)
     if nist_key is None:
-        raise RuntimeError(Code.INTERNAL.text)
+        raise RuntimeError("P-256 does not work here")
     nist_signature = p256.sign(nist_key, _DIGEST)
     return {
         "secp256k1-sign": lambda: secp256k1.sign_ecdsa(secret, _DIGEST),

@@ -9,7 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from coincurve import PrivateKey
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from adytum.client.signers import KeySigner
 from adytum_sim.demo.transfer import Transfer
 from adytum_sim.people import Person, request_body
 from adytum_sim.stack import TENANT, Stack
@@ -42,13 +44,12 @@ class Wallet:
     """One client for each scheme of stamps, one key for each algorithm, on a running stack."""
 
     stack: Stack
-    clients: dict[Scheme, Person]
+    clients: dict[Scheme, tuple[Person, Callable[[bytes], bytes]]]
     keys: dict[Algorithm, tuple[str, Record]]
 
     def payloads(self, count: int, *, stamp: Scheme, scheme: SigningScheme, kind: Kind) -> list[bytes]:
         """`count` encoded `Execute` messages, all different."""
-        client = self.clients[stamp]
-        sign = _signer(client)
+        client, sign = self.clients[stamp]
         key_id, record = self.keys[ALGORITHMS[scheme]]
         made = []
         now_ms = self.stack.now_ms()
@@ -64,14 +65,13 @@ class Wallet:
 
 async def open_wallet(stack: Stack) -> Wallet:
     """A policy, clients and keys. Errors: `AdytumError` with what the enclave refused."""
-    clients = {scheme: Person.new(f"bench-{scheme.value}", scheme) for scheme in Scheme}
-    document = stack.policy([person.as_principal("signer") for person in clients.values()], _rules())
+    clients = {scheme: _client(scheme) for scheme in Scheme}
+    document = stack.policy([person.as_principal("signer") for person, _ in clients.values()], _rules())
     await stack.put_policy(document)
     keys = {}
+    maker, _ = clients[Scheme.ED25519]
     for algorithm in (Algorithm.SECP256K1, Algorithm.P256, Algorithm.ED25519):
-        reply = await stack.ask(
-            clients[Scheme.ED25519], "generate_key", algorithm=algorithm.value, labels=[_LABEL]
-        )
+        reply = await stack.ask(maker, "generate_key", algorithm=algorithm.value, labels=[_LABEL])
         keys[algorithm] = _stored(reply)
     return Wallet(stack=stack, clients=clients, keys=keys)
 
@@ -84,12 +84,15 @@ def _stored(reply: ExecuteReply | Refusal) -> tuple[str, Record]:
     return results.parse_result(reply.result).key_id, reply.record
 
 
-def _signer(client: Person) -> Callable[[bytes], bytes]:
-    """As `client.sign`, but libsecp256k1 for its curve: OpenSSL would take most of the preparation."""
-    if client.scheme is not Scheme.SECP256K1:
-        return client.sign
-    fast = PrivateKey(client.signer.private_value.to_bytes(32, "big"))
-    return lambda message: fast.sign_recoverable(message)[:64]
+def _client(scheme: Scheme) -> tuple[Person, Callable[[bytes], bytes]]:
+    """A client, and how to stamp as that client: libsecp256k1 for its curve, since preparing takes long enough."""
+    name = f"bench-{scheme.value}"
+    if scheme is not Scheme.SECP256K1:
+        person = Person.new(name, scheme)
+        return person, person.sign
+    key = PrivateKey()
+    person = Person(name, KeySigner(ec.derive_private_key(int(key.to_hex(), 16), ec.SECP256K1())))
+    return person, lambda message: key.sign_recoverable(message)[:64]
 
 
 def _content(kind: Kind, scheme: SigningScheme, at: int) -> dict[str, str]:

@@ -103,7 +103,7 @@ class Call:
             caller=self.caller,
             action=wanted,
             resource=resource,
-            context=self._context(key) | dict(more),
+            context=self.conditions(key) | dict(more),
         )
         verdict = policy.decide(question, key.policy if key else None)
         if verdict != "allow":
@@ -163,7 +163,8 @@ class Call:
             result[name] = None if turn % 3 == 1 else ""
         return result
 
-    def _context(self, key: Key | None) -> dict[str, list[str]]:
+    def conditions(self, key: Key | None) -> dict[str, list[str]]:
+        """The condition keys that every request of this caller carries, and those of the key."""
         caller = self.caller
         context = {
             "aws:principalarn": [caller.principal_arn],

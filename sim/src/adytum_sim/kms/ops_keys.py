@@ -45,7 +45,10 @@ def _policy_param(call: Call, key_arn: str) -> tuple[str, dict[str, Any]]:
         text = json.dumps(default_key_policy(call.state.account))
     parsed = policy.parse(text, kind="key")
     if not call.params.boolean("BypassPolicyLockoutSafetyCheck"):
-        question = policy.Question(caller=call.caller, action="kms:PutKeyPolicy", resource=key_arn, context={})
+        # With the caller's condition keys: policies name who may change them by aws:PrincipalArn.
+        question = policy.Question(
+            caller=call.caller, action="kms:PutKeyPolicy", resource=key_arn, context=call.conditions(None)
+        )
         if policy.decide(question, parsed) != "allow":
             raise KmsFault(
                 "MalformedPolicyDocumentException",

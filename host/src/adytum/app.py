@@ -1,0 +1,218 @@
+"""The service, put together: everything is made here, in one screen, and closed in the opposite order.
+
+    async with running_service(settings) as service:
+        print(service.base_url)
+
+`enclave`, `database_dsn`, `credentials`, time and randomness can be given (tests, the demo); production takes them from
+the settings. The service starts and stops cleanly when database or enclave are away, and says so in `/v1/health`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from adytum.enclave import EnclaveClient, Endpoint, UnixEndpoint, VhostEndpoint, VsockEndpoint
+from adytum.service.credentials import static_credentials
+from adytum.service.gate import Gate
+from adytum.service.http import Edge
+from adytum.service.metrics import Metrics
+from adytum.service.ports import CredentialsProvider, Enclave, NowMs, RandomBytes
+from adytum.service.routes import Parts, cold_routes
+from adytum.service.story import Story
+from adytum.service.supervisor import POLL_S, Supervisor
+from adytum.service.unavailable import AbsentEnclave
+from adytum.serving import HttpServer
+from adytum.settings import Settings
+from adytum.storage import migrate
+from adytum.storage.batcher import AuditBatcher
+from adytum.storage.database import Database
+from adytum.storage.embedded import EmbeddedPostgres
+from adytum.storage.lookup import Lookup
+from adytum_verify import AWS_ANCHOR, AllowList, Anchor, anchor_from_pem
+from adytum_wire.manifest import manifest_hash, parse_manifest
+
+_DRAIN_S = 15.0
+
+
+def host_clock_ms() -> int:
+    """The host's clock, ms since the epoch. Decides nothing about keys."""
+    return time.time_ns() // 1_000_000
+
+
+def endpoint_of(settings: Settings) -> Endpoint:
+    """Where the settings say that the enclave is."""
+    if settings.tee.developmentDirectory is not None:
+        return UnixEndpoint(settings.tee.developmentDirectory)
+    if settings.tee.vhostSocket is not None:
+        return VhostEndpoint(settings.tee.vhostSocket)
+    return VsockEndpoint(settings.tee.enclaveCID)
+
+
+class Service:
+    """One host service. `start`, then `base_url`; `stop` finishes what is under way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        enclave: Enclave | None = None,
+        database_dsn: str | None = None,
+        credentials: CredentialsProvider | None = None,
+        now_ms: NowMs = host_clock_ms,
+        random_bytes: RandomBytes = secrets.token_bytes,
+        supervisor_poll_s: float = POLL_S,
+        migrate_first: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self._enclave = enclave
+        self._dsn = database_dsn or settings.database.dsn.get_secret_value()
+        self._credentials = credentials or static_credentials(settings.aws)
+        self._now_ms = now_ms
+        self._random_bytes = random_bytes
+        self._poll_s = supervisor_poll_s
+        self._migrate_first = migrate_first
+        self._embedded: EmbeddedPostgres | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: HttpServer | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens, e.g. "http://127.0.0.1:8443". Only after `start`."""
+        if self._server is None:
+            raise RuntimeError("the service is not running")
+        return self._server.base_url
+
+    async def start(self) -> None:
+        """Listen, then keep the enclave and the gate in the background. Errors: EmbeddedPostgresError, OSError (bind),
+        AdytumError (manifest, migration). After an error nothing runs."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings, tee = self.settings, self.settings.tee
+        if not self._dsn and settings.database.embeddedDirectory is not None:
+            self._embedded = EmbeddedPostgres(settings.database.embeddedDirectory)
+            await asyncio.to_thread(self._embedded.start)
+            self._dsn, self._migrate_first = self._embedded.dsn(), True
+        if self._migrate_first:
+            await migrate.upgrade(self._dsn)
+        manifest = _read_manifest(tee.manifestFile)
+        if self._enclave is None:
+            self._enclave = EnclaveClient(endpoint_of(settings)) if tee.enabled else AbsentEnclave()
+        self.database = Database(
+            self._dsn,
+            pool_size=settings.database.poolSize,
+            connect_timeout=settings.database.connectTimeoutSeconds,
+            statement_timeout=settings.database.statementTimeoutSeconds,
+            lock_timeout=settings.database.lockTimeoutSeconds,
+        )
+        self.lookup, self.batcher = Lookup(self.database), AuditBatcher(self.database)
+        self.gate = Gate(
+            enclave=self._enclave,
+            database=self.database,
+            expected=AllowList.parse(tee.allowedPCRs) if tee.allowedPCRs else None,
+            anchors=anchors_of(tee.attestationRootsFile),
+            manifest_hash=None if manifest is None else manifest_hash(manifest),
+            now_ms=self._now_ms,
+            random_bytes=self._random_bytes,
+            metrics=self.metrics,
+            interval_s=tee.attestationIntervalSeconds,
+            timeout_s=tee.requestTimeoutSeconds,
+        )
+        self.supervisor = Supervisor(
+            enclave=self._enclave,
+            gate=self.gate,
+            database=self.database,
+            manifest=manifest,
+            credentials=self._credentials,
+            metrics=self.metrics,
+            poll_s=self._poll_s,
+            timeout_s=tee.requestTimeoutSeconds,
+        )
+        self.story = Story(
+            enclave=self._enclave,
+            gate=self.gate,
+            lookup=self.lookup,
+            batcher=self.batcher,
+            metrics=self.metrics,
+            deadline_s=tee.requestTimeoutSeconds,
+            max_in_flight=settings.http.maxInFlight,
+        )
+        parts = Parts(
+            enclave=self._enclave,
+            gate=self.gate,
+            supervisor=self.supervisor,
+            database=self.database,
+            metrics=self.metrics,
+            timeout_s=tee.requestTimeoutSeconds,
+        )
+        if tee.enabled:
+            self._spawn(self.supervisor.watch())
+            self._spawn(self.gate.watch())
+        self._server = HttpServer(Edge(self.story, cold_routes(parts)), settings.http)
+        await self._server.start()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def stop(self) -> None:
+        """Take nothing new, finish what is under way (at most 15 s), write it down, close. Idempotent."""
+        if self._server is not None:
+            await self._server.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if hasattr(self, "story"):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.story.drain(), _DRAIN_S)
+            await self.lookup.close()
+            await self.batcher.close()
+        if hasattr(self, "database"):
+            await self.database.close()
+        if self._enclave is not None:
+            self._enclave.close()
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.stop)
+            self._embedded = None
+
+    async def ready(self, timeout_s: float = 10) -> None:
+        """Wait until the gate is open. Errors: TimeoutError."""
+        await asyncio.wait_for(self.gate.opened(), timeout_s)
+
+
+def anchors_of(path: Path | None) -> tuple[Anchor, ...]:
+    """The roots to trust: AWS's, or those of the PEM file instead. Errors: OSError, AttestationError."""
+    return (AWS_ANCHOR,) if path is None else (anchor_from_pem(path.read_bytes()),)
+
+
+def _read_manifest(path: Path | None) -> bytes | None:
+    """Parsed before the enclave sees it, so that a mistake is told at start. Errors: OSError, MANIFEST_INVALID."""
+    if path is None:
+        return None
+    data = path.read_bytes()
+    parse_manifest(data)
+    return data
+
+
+@asynccontextmanager
+async def running_service(
+    settings: Settings, *, enclave: Enclave | None = None, database: str | None = None, **more: Any
+) -> AsyncIterator[Service]:
+    """Start a service, hand it out, stop it. `database`: a DSN; `more`: as for `Service`."""
+    service = Service(settings, enclave=enclave, database_dsn=database, **more)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()

@@ -1,0 +1,84 @@
+"""The command `adytum`. One file a command group; each is imported only when it is used.
+
+Further commands come from the entry-point group "adytum.commands" (name -> click command), loaded when they are called
+or listed; production need not have the distributions that bring them.
+
+Exit status: 0 done, 1 refused or failed (a stable code and a sentence), 2 wrong usage. A user's mistake never shows a
+stack trace. `--json` prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+
+import click
+
+from adytum.cli.output import report_failures
+
+ENTRY_POINTS = "adytum.commands"
+
+# Name -> (module, attribute, what `adytum --help` says).
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "attest": ("adytum.cli.attest", "attest", "Verify the enclave that serves now, with a fresh challenge."),
+    "config": ("adytum.cli.config", "config", "Check and show the settings."),
+    "keys": ("adytum.cli.keys", "keys", "List, show and generate keys."),
+    "kms-policy": ("adytum.cli.kms_policy", "kms_policy", "Write, check and explain KMS key policies."),
+    "migrate": ("adytum.cli.migrate", "migrate", "Move the database schema forward and back."),
+    "pipe": ("adytum.cli.pipe", "pipe", "Carry the enclave's bytes to KMS, and to nothing else."),
+    "policy": ("adytum.cli.policy", "policy", "Validate, sign, push and show policies."),
+    "receipts": ("adytum.cli.receipts", "receipts", "Export receipts for an audit."),
+    "serve": ("adytum.cli.serve", "serve", "Run the host service."),
+    "sign": ("adytum.cli.sign", "sign", "Sign with a key in the enclave."),
+}
+
+
+class _Commands(click.Group):
+    """Finds commands by name, ours first: a plugin cannot replace one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS.keys() | {point.name for point in entry_points(group=ENTRY_POINTS)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            module, attribute, _ = _COMMANDS[cmd_name]
+            found: click.Command = getattr(importlib.import_module(module), attribute)
+            return found
+        for point in entry_points(group=ENTRY_POINTS, name=cmd_name):
+            try:
+                plugin = point.load()
+            except ImportError as error:
+                text = f"the command {cmd_name!r} is registered but cannot be loaded ({type(error).__name__})"
+                raise click.ClickException(text) from None
+            if isinstance(plugin, click.Command):
+                return plugin
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without importing anything."""
+        rows = [(name, _COMMANDS[name][2] if name in _COMMANDS else "(plugin)") for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with report_failures(ctx):
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="adytum", prog_name="adytum")
+def main() -> None:
+    """Keep wallet keys inside AWS Nitro Enclaves.
+
+    The host service (`adytum serve`) carries requests to the enclave and stores what comes back. The other commands are
+    clients of it: they stamp requests with your key, and verify every answer before they show it.
+
+    \b
+    Start here:
+      adytum config check -c adytum.yaml     is the configuration complete?
+      adytum migrate up -c adytum.yaml       prepare the database
+      adytum serve -c adytum.yaml            run the service
+      adytum attest --url ... --pcr ...      is it the enclave that I expect?
+
+    Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+    """

@@ -1,0 +1,63 @@
+"""`adytum pipe`: the byte pipe through which the enclave reaches KMS. AWS's `vsock-proxy` can stand in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+from adytum.app import endpoint_of
+from adytum.cli.options import read_settings, settings_option
+from adytum.pipe import Pipe
+from adytum.settings import Settings
+
+HTTPS = 443
+
+
+@click.command()
+@settings_option
+@click.option(
+    "--dial",
+    metavar="HOST:PORT",
+    help="Connect there instead of resolving KMS's name (a stand-in here). TLS still asks for KMS's name.",
+)
+def pipe(settings_file: Path | None, dial: str | None) -> None:
+    """Carry bytes between the enclave and KMS, and to nothing else, until SIGINT or SIGTERM.
+
+    Listens where the enclave dials `tee.vsock.kmsPort` and connects to KMS in the region of `tee.kmsKeyARN`, port 443.
+    It sees TLS that ends inside the enclave. It needs no privileges beyond the socket.
+    """
+    settings = read_settings(settings_file)
+    target = kms_host(settings.tee.kmsKeyARN)
+    asyncio.run(_carry(settings, target, _address(dial) if dial else None))
+
+
+def kms_host(key_arn: str) -> str:
+    """The host name of KMS for a key ARN. Errors: click.UsageError for an ARN without a region."""
+    parts = key_arn.split(":")
+    if len(parts) < 6 or not parts[3]:
+        raise click.UsageError("tee.kmsKeyARN names no region")
+    suffix = "amazonaws.com.cn" if parts[1] == "aws-cn" else "amazonaws.com"
+    return f"kms.{parts[3]}.{suffix}"
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise click.BadParameter("want HOST:PORT", param_hint="--dial")
+    return host, int(port)
+
+
+async def _carry(settings: Settings, target: str, dial_to: tuple[str, int] | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    allow = frozenset({(target, HTTPS)})
+    port = settings.tee.vsock.kmsPort
+    async with Pipe(endpoint_of(settings), port, target, HTTPS, allow=allow, dial_to=dial_to) as running:
+        click.echo(f"the enclave's port {port} leads to {target}:{HTTPS}")
+        await stop.wait()
+        click.echo(f"carried {running.counters.bytes_up} bytes up, {running.counters.bytes_down} down")

@@ -1,0 +1,183 @@
+"""`AsyncAdytum`: the client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from adytum.client.checks import Answer
+from adytum.client.conversation import Conversation, PolicyInForce, Unsealed, receipts_page
+from adytum.client.signers import Signer
+from adytum.client.steps import Call, Came, Pause, Retries, Steps
+from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
+from adytum_wire.types import Algorithm, SigningScheme
+
+T = TypeVar("T")
+TIMEOUT_S = 15.0
+
+
+def clock_ms() -> int:
+    """The caller's own clock, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def jitter() -> float:
+    """0.5 to 1: spreads repeats, protects nothing."""
+    return random.uniform(0.5, 1.0)  # noqa: S311
+
+
+class AsyncAdytum:
+    """Calls of one tenant, stamped by `signer`. Every answer is verified before you get it (`adytum.client.checks`).
+
+    `expected`: the images you allow (there is no way to allow any). `anchors`: AWS's root, unless you run a stand-in.
+    `manifest_hash` (32 bytes): where given, only enclaves configured with that manifest are believed. `http`: a client
+    of your own (TLS settings, proxies), which you close; else one is made. `request_id`: give the same one to repeat a
+    call across restarts; left out, a random one is used, and repeats within a call use it too.
+
+    Errors of all calls: `adytum.client.errors`.
+
+        async with AsyncAdytum(url, "acme", signer, expected=AllowList.parse([...])) as adytum:
+            key = await adytum.generate_key(Algorithm.SECP256K1, labels=["hot"])
+            signed = await adytum.sign_ethereum(key.result.key_id, unsigned)
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        tenant: str,
+        signer: Signer,
+        *,
+        expected: AllowList | PcrPolicy,
+        anchors: Sequence[Anchor] = (AWS_ANCHOR,),
+        manifest_hash: bytes | None = None,
+        http: httpx.AsyncClient | None = None,
+        retries: Retries | None = None,
+        now_ms: Callable[[], int] = clock_ms,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._url = base_url.rstrip("/")
+        self._own = http is None
+        self._http = http or httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        self._talk = Conversation(
+            tenant,
+            signer,
+            expected=expected,
+            anchors=anchors,
+            manifest_hash=manifest_hash,
+            now_ms=now_ms,
+            random_bytes=random_bytes,
+            retries=retries or Retries(jitter=jitter),
+        )
+
+    async def __aenter__(self) -> AsyncAdytum:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._own:
+            await self._http.aclose()
+
+    async def attestation(self) -> VerifiedEnclave:
+        """Verify the enclave that serves now, with a fresh nonce."""
+        return await self._run(self._talk.trust.attest())
+
+    async def generate_key(self, algorithm: Algorithm, *, labels: Sequence[str] = (), request_id: str = "") -> Answer:
+        """A new key inside the enclave. `result`: GenerateKeyResult."""
+        return await self._run(self._talk.generate_key(algorithm, labels, request_id))
+
+    async def import_key(
+        self,
+        algorithm: Algorithm,
+        secret: bytes,
+        public_key: bytes,
+        *,
+        labels: Sequence[str] = (),
+        request_id: str = "",
+    ) -> Answer:
+        """Bring a key (32 bytes) in: sealed to the attested enclave before it leaves this process."""
+        return await self._run(self._talk.import_key(algorithm, secret, public_key, labels, request_id))
+
+    async def sign_ethereum(self, key_id: str, unsigned: bytes, *, request_id: str = "") -> Answer:
+        """Sign 0x02||rlp(9 fields), or rlp(9 fields) (EIP-155). `result`: SignResult, with `raw_transaction`."""
+        return await self._run(self._talk.sign_ethereum(key_id, unsigned, request_id))
+
+    async def sign_raw(
+        self,
+        key_id: str,
+        scheme: SigningScheme,
+        *,
+        digest: bytes | None = None,
+        message: bytes | None = None,
+        request_id: str = "",
+    ) -> Answer:
+        """Sign what the enclave cannot understand: a right of its own (`sign-raw`). Give one of digest and message."""
+        return await self._run(self._talk.sign_raw(key_id, scheme, digest, message, request_id))
+
+    async def seal(self, secret: bytes, *, labels: Sequence[str] = (), request_id: str = "") -> Answer:
+        """Store a secret of 1 to 16,384 bytes."""
+        return await self._run(self._talk.seal(secret, labels, request_id))
+
+    async def unseal(self, key_id: str, recipient: X25519PrivateKey, *, request_id: str = "") -> Unsealed:
+        """Get a stored secret, encrypted to `recipient` inside the enclave and opened here."""
+        return await self._run(self._talk.unseal(key_id, recipient, request_id))
+
+    async def reseal(self, key_id: str, *, request_id: str = "") -> Answer:
+        """Encrypt the record again under a fresh data key; the older version is refused from then on."""
+        return await self._run(self._talk.reseal(key_id, request_id))
+
+    async def put_policy(self, envelope: bytes) -> PolicyInForce:
+        """Put a policy that the tenant's admin quorum signed (`adytum.client.policy`)."""
+        return await self._run(self._talk.put_policy(envelope))
+
+    async def get_policy(self) -> PolicyInForce:
+        """The newest policy that the host has: verify its signatures before you believe it."""
+        return await self._run(self._talk.get_policy())
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """A read of the HTTP API as it is. Unproven: the host's word."""
+        return await self._run(self._talk.get(path))
+
+    async def receipts(self, chain: str, *, after: int = 0, page: int = 500) -> AsyncIterator[bytes]:
+        """The receipt envelopes of a chain as they came, in order. Unverified: feed them to `adytum_verify`."""
+        while True:
+            came = await self._call(Call(method="GET", path=f"/v1/receipts?chain={chain}&after={after}&limit={page}"))
+            rows, following = receipts_page(came)
+            for row in rows:
+                yield row
+            if following is None:
+                return
+            after = following
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = steps.send(Came(0, b""))
+                else:
+                    step = steps.send(await self._call(step))
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _call(self, call: Call) -> Came:
+        try:
+            response = await self._http.request(
+                call.method, self._url + call.path, content=call.content, headers=dict(call.headers or {})
+            )
+        except httpx.TransportError:
+            return Came(0, b"")
+        return Came(response.status_code, response.content)

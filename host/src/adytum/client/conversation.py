@@ -1,0 +1,240 @@
+"""The calls of the SDK as generators over `Call` and `Pause`: stamp, send, repeat, verify. No I/O here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from adytum.client import hpke
+from adytum.client.checks import Answer, check_answer, check_refusal
+from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
+from adytum.client.signers import Signer
+from adytum.client.steps import Call, Came, Failure, Retries, Steps, ask, fetch, read
+from adytum.client.trust import Trust
+from adytum.service.admit import STAMP_HEADER, format_stamp
+from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.pae import REQUEST, pae
+from adytum_wire.receipts import parse_envelope, parse_receipt
+from adytum_wire.requests import (
+    Body,
+    Content,
+    EthereumTransaction,
+    GenerateKey,
+    ImportKey,
+    RawDigest,
+    RawMessage,
+    Reseal,
+    Seal,
+    Sealed,
+    Sign,
+    Stamp,
+    Unseal,
+    import_info,
+    unseal_info,
+)
+from adytum_wire.results import UnsealResult
+from adytum_wire.strict_json import encode
+from adytum_wire.types import Algorithm, SigningScheme
+
+_PATHS: dict[type, str] = {
+    GenerateKey: "/v1/keys",
+    ImportKey: "/v1/keys",
+    Sign: "/v1/sign",
+    Seal: "/v1/secrets",
+    Unseal: "/v1/unseal",
+    Reseal: "/v1/reseal",
+}
+
+
+class _Success(msgspec.Struct):
+    request_id: str
+    result: msgspec.Raw
+    receipt: msgspec.Raw
+
+
+class PolicyInForce(msgspec.Struct, frozen=True):
+    """`digest`: hex SHA-256 of the policy's payload. `envelope`: DSSE bytes, empty after a put."""
+
+    tenant: str
+    version: int
+    digest: str
+    envelope: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsealed:
+    """`secret`: the plaintext. `answer`: its evidence."""
+
+    secret: bytes
+    answer: Answer
+
+
+class Conversation:
+    """One tenant's calls, stamped by one signer. Shared by `AsyncAdytum` and `Adytum`; see there for the arguments."""
+
+    def __init__(
+        self,
+        tenant: str,
+        signer: Signer,
+        *,
+        expected: AllowList | PcrPolicy,
+        anchors: Sequence[Anchor] = (AWS_ANCHOR,),
+        manifest_hash: bytes | None = None,
+        now_ms: Callable[[], int],
+        random_bytes: Callable[[int], bytes],
+        retries: Retries,
+    ) -> None:
+        self.tenant = tenant
+        self.retries = retries
+        self._signer = signer
+        self._now_ms = now_ms
+        self._random_bytes = random_bytes
+        self.trust = Trust(
+            expected=expected,
+            anchors=anchors,
+            manifest_hash=manifest_hash,
+            now_ms=now_ms,
+            random_bytes=random_bytes,
+            retries=retries,
+        )
+
+    def new_request_id(self) -> str:
+        """128 random bits."""
+        return "r-" + self._random_bytes(16).hex()
+
+    def generate_key(self, algorithm: Algorithm, labels: Sequence[str], request_id: str) -> Steps[Answer]:
+        return self._send(GenerateKey(**self._base(request_id), algorithm=algorithm, labels=list(labels)))
+
+    def import_key(
+        self, algorithm: Algorithm, secret: bytes, public_key: bytes, labels: Sequence[str], request_id: str
+    ) -> Steps[Answer]:
+        base = self._base(request_id)
+        sealed = yield from self._seal_to_enclave(secret, base["request_id"])
+        body = ImportKey(**base, algorithm=algorithm, labels=list(labels), public_key=public_key.hex(), sealed=sealed)
+        return (yield from self._send(body))
+
+    def sign_ethereum(self, key_id: str, unsigned: bytes, request_id: str) -> Steps[Answer]:
+        content = EthereumTransaction(unsigned=unsigned.hex())
+        return self._sign(key_id, SigningScheme.ECDSA_SECP256K1, content, request_id)
+
+    def sign_raw(
+        self, key_id: str, scheme: SigningScheme, digest: bytes | None, message: bytes | None, request_id: str
+    ) -> Steps[Answer]:
+        if (digest is None) == (message is None):
+            raise ValueError("give a digest or a message, not both")
+        content: Content = (
+            RawDigest(digest=digest.hex()) if digest is not None else RawMessage(message=(message or b"").hex())
+        )
+        return self._sign(key_id, scheme, content, request_id)
+
+    def seal(self, secret: bytes, labels: Sequence[str], request_id: str) -> Steps[Answer]:
+        base = self._base(request_id)
+        sealed = yield from self._seal_to_enclave(secret, base["request_id"])
+        return (yield from self._send(Seal(**base, labels=list(labels), sealed=sealed)))
+
+    def unseal(self, key_id: str, recipient: X25519PrivateKey, request_id: str) -> Steps[Unsealed]:
+        base = self._base(request_id)
+        public = recipient.public_key().public_bytes_raw()
+        answer = yield from self._send(Unseal(**base, key_id=key_id, recipient=public.hex()))
+        if not isinstance(answer.result, UnsealResult):
+            raise UntrustedError(Code.RECEIPT_INVALID, "result.operation")
+        enc, ciphertext = bytes.fromhex(answer.result.enc), bytes.fromhex(answer.result.ciphertext)
+        try:
+            secret = hpke.unseal(recipient, enc, ciphertext, info=unseal_info(self.tenant, base["request_id"]))
+        except ValueError:
+            raise UntrustedError(Code.RECEIPT_INVALID, "result.ciphertext") from None
+        return Unsealed(secret=secret, answer=answer)
+
+    def reseal(self, key_id: str, request_id: str) -> Steps[Answer]:
+        return self._send(Reseal(**self._base(request_id), key_id=key_id))
+
+    def put_policy(self, envelope: bytes) -> Steps[PolicyInForce]:
+        call = Call(method="PUT", path=f"/v1/tenants/{self.tenant}/policy", content=envelope)
+        return fetch(call, self.retries, PolicyInForce)
+
+    def get_policy(self) -> Steps[PolicyInForce]:
+        call = Call(method="GET", path=f"/v1/tenants/{self.tenant}/policy")
+        found = yield from fetch(call, self.retries, dict[str, Any])
+        try:
+            envelope = base64.b64decode(found["envelope"], validate=True)
+            return PolicyInForce(found["tenant"], found["version"], found["digest"], envelope)
+        except (KeyError, TypeError, ValueError):
+            raise UntrustedError(Code.MESSAGE_INVALID) from None
+
+    def get(self, path: str) -> Steps[dict[str, Any]]:
+        return fetch(Call(method="GET", path=path), self.retries, dict[str, Any])
+
+    # --- inside
+
+    def _base(self, request_id: str) -> dict[str, Any]:
+        return {
+            "v": 1,
+            "tenant": self.tenant,
+            "request_id": request_id or self.new_request_id(),
+            "issued_at": self._now_ms(),
+        }
+
+    def _sign(self, key_id: str, scheme: SigningScheme, content: Content, request_id: str) -> Steps[Answer]:
+        return self._send(Sign(**self._base(request_id), key_id=key_id, scheme=scheme, content=content))
+
+    def _seal_to_enclave(self, secret: bytes, request_id: str) -> Steps[Sealed]:
+        """To the HPKE key of the enclave that serves now: its attestation is verified before a byte is sealed."""
+        enclave = yield from self.trust.attest()
+        hpke_key = bytes.fromhex(enclave.binding.hpke_key)
+        enc, ciphertext = hpke.seal(hpke_key, secret, info=import_info(self.tenant, request_id))
+        return Sealed(enc=enc.hex(), ciphertext=ciphertext.hex())
+
+    def _send(self, body: Body) -> Steps[Answer]:
+        raw = encode(body)
+        stamp = Stamp(self._signer.scheme, self._signer.public_key, self._signer.sign(pae(REQUEST, raw)))
+        headers = {STAMP_HEADER: format_stamp(stamp), "Content-Type": "application/json"}
+        call = Call(method="POST", path=_PATHS[type(body)], content=raw, headers=headers)
+        came, failure = yield from ask(call, self.retries, body.request_id)
+        if failure is not None:
+            raise (yield from self._refusal(raw, body, came.status, failure))
+        success = read(came.body, _Success)
+        receipt = bytes(success.receipt)
+        key = yield from self._receipt_key(receipt)
+        return check_answer(raw, body, bytes(success.result), receipt, receipt_key=key)
+
+    def _receipt_key(self, receipt: bytes) -> Steps[bytes]:
+        """The attested key of the chain that the receipt names; whether it signed is checked next."""
+        try:
+            chain = parse_receipt(parse_envelope(receipt).body.encode()).chain
+        except AdytumError as error:
+            raise UntrustedError(Code.RECEIPT_INVALID, error.field) from error
+        return (yield from self.trust.receipt_key(chain))
+
+    def _refusal(self, raw: bytes, body: Body, status: int, failure: Failure) -> Steps[RefusedError]:
+        """A refusal whose receipt does not verify is passed on without it: the host may refuse whatever it likes."""
+        receipt = bytes(failure.receipt)
+        verified = None
+        if receipt != b"null":
+            try:
+                key = yield from self._receipt_key(receipt)
+                verified = check_refusal(raw, body, receipt, code=failure.code, receipt_key=key)
+            except AdytumError:
+                verified = None
+        return RefusedError(failure.code, failure.error.field, status=status, receipt=verified)
+
+
+class _Page(msgspec.Struct):
+    receipts: list[msgspec.Raw]
+    next_after: int | None
+
+
+def receipts_page(came: Came) -> tuple[list[bytes], int | None]:
+    """Envelopes of one page and where the next begins. Errors: RefusedError, UnreachableError, UntrustedError."""
+    if came.status == 0:
+        raise UnreachableError(Code.PEER_UNAVAILABLE)
+    if came.status != 200:
+        failure = read(came.body, Failure)
+        raise RefusedError(failure.code, failure.error.field, status=came.status)
+    page = read(came.body, _Page)
+    return [bytes(row) for row in page.receipts], page.next_after

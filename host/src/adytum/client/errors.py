@@ -1,0 +1,34 @@
+"""One tree: everything that the client raises is an `AdytumError` with a stable code.
+
+AdytumError
+  RefusedError        the service or the enclave said no; `receipt` is the enclave's word, if it came and verifies
+  UntrustedError      an answer came that proves nothing: it is not given to you. `field` says what failed
+  UnreachableError    nobody answered, or only to say "later", until the attempts were used up
+"""
+
+from __future__ import annotations
+
+from adytum_verify import VerifiedReceipt
+from adytum_wire.errors import AdytumError, Code
+
+
+class RefusedError(AdytumError):
+    """`receipt` is None when the refusal came without one: then only the host said it."""
+
+    def __init__(self, code: Code, field: str = "", *, status: int, receipt: VerifiedReceipt | None = None) -> None:
+        super().__init__(code, field)
+        self.status = status
+        self.receipt = receipt
+
+
+class UntrustedError(AdytumError):
+    """RECEIPT_INVALID or ATTESTATION_FAILED: what came does not prove what it says. Do not use it."""
+
+
+class UnreachableError(AdytumError):
+    """The last retryable code, after the last attempt. The request may have been carried out: `request_id` repeats
+    it."""
+
+    def __init__(self, code: Code, field: str = "", *, request_id: str = "") -> None:
+        super().__init__(code, field)
+        self.request_id = request_id

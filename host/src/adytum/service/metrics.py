@@ -1,0 +1,79 @@
+"""Prometheus metrics of one service, in a registry of its own. Labels come from fixed lists, never from requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """Make one for each service; pass it on."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "adytum_requests", "Requests by operation and code (OK when carried out).", ["operation", "code"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "adytum_request_seconds", "From the body's last byte to the answer.", ["operation"],
+            buckets=_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._stages = Histogram(
+            "adytum_stage_seconds", "Time by stage: lookup, enclave, audit.", ["stage"],
+            buckets=_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._gate = Gauge("adytum_gate_open", "1 while the enclave's proof holds.", registry=self.registry)
+        self._verified = Gauge(
+            "adytum_attestation_verified_seconds", "When the enclave last proved itself (Unix time).",
+            registry=self.registry,
+        )  # fmt: skip
+        self._certificate = Gauge(
+            "adytum_attestation_certificate_expiry_seconds", "When its certificate ends (Unix time).",
+            registry=self.registry,
+        )  # fmt: skip
+        self._attempts = Counter(
+            "adytum_attestations", "Verifications by outcome (OK or the reason's code).", ["code"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._enclave_up = Gauge("adytum_enclave_up", "1 while the enclave answers.", registry=self.registry)
+        self._enclave = Gauge(
+            "adytum_enclave_value", "Numbers that the enclave reports of itself.", ["name"], registry=self.registry
+        )
+
+    def request(self, operation: str, code: str, seconds: float) -> None:
+        self._requests.labels(operation or "none", code or "OK").inc()
+        self._seconds.labels(operation or "none").observe(seconds)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begun = perf_counter()
+        try:
+            yield
+        finally:
+            self._stages.labels(name).observe(perf_counter() - begun)
+
+    def gate(self, is_open: bool) -> None:
+        self._gate.set(1 if is_open else 0)
+
+    def attestation(self, code: str, *, verified_ms: int = 0, expires_ms: int = 0) -> None:
+        self._attempts.labels(code or "OK").inc()
+        if not code:
+            self._verified.set(verified_ms / 1000)
+            self._certificate.set(expires_ms / 1000)
+
+    def enclave_up(self, is_up: bool) -> None:
+        self._enclave_up.set(1 if is_up else 0)
+
+    def enclave(self, numbers: dict[str, int]) -> None:
+        for name, value in numbers.items():
+            self._enclave.labels(name).set(value)
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,47 @@
+"""What the service needs of the outside, as protocols: an enclave, credentials, time, randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from adytum_wire.messages import (
+    AttestReply,
+    ConfigureReply,
+    Credentials,
+    ExecuteReply,
+    HealthReply,
+    HelloReply,
+    PutPolicyReply,
+    Refusal,
+)
+from adytum_wire.record import Record
+from adytum_wire.requests import Stamp
+
+# Phases of an enclave, as HelloReply and HealthReply name them.
+AWAITING_MANIFEST: Final = "awaiting-manifest"
+READY: Final = "ready"
+
+
+class Enclave(Protocol):
+    """One enclave (`adytum.enclave.EnclaveClient`). Every method raises AdytumError; `execute` returns refusals."""
+
+    async def hello(self, *, timeout_s: float | None = None) -> HelloReply: ...
+    async def configure(
+        self, manifest: bytes, credentials: Credentials | None = None, *, timeout_s: float | None = None
+    ) -> ConfigureReply: ...
+    async def set_credentials(self, credentials: Credentials, *, timeout_s: float | None = None) -> None: ...
+    async def put_policy(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> PutPolicyReply: ...
+    async def attest(self, nonce: bytes, *, timeout_s: float | None = None) -> AttestReply: ...
+    async def health(self, *, timeout_s: float | None = None) -> HealthReply: ...
+    async def execute(
+        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
+    ) -> ExecuteReply | Refusal: ...
+    def close(self) -> None: ...
+
+
+# Where AWS credentials come from; None when there are none (yet).
+CredentialsProvider = Callable[[], Awaitable[Credentials | None]]
+
+NowMs = Callable[[], int]  # ms since the epoch, the host's own clock
+RandomBytes = Callable[[int], bytes]

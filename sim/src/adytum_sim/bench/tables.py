@@ -1,0 +1,46 @@
+"""Results as tables for a person."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from adytum_sim.bench.enclave import Report
+
+
+def show_enclave(report: Report, console: Console) -> None:
+    table = Table(title="one enclave process, one connection", title_justify="left")
+    for name in ("scheme", "content", "stamp", "key", "depth"):
+        table.add_column(name)
+    for name in ("a second", "p50 ms", "p95 ms", "p99 ms", "cpu us", "needed us", "of sign", "of needed", "(cpu)"):
+        table.add_column(name, justify="right")
+    for line in report.measured:
+        case = line.case
+        table.add_row(
+            case.scheme.value,
+            case.kind.value,
+            case.stamp.value,
+            "strict" if case.strict else "warm",
+            str(case.depth),
+            f"{line.rate:,.0f}",
+            f"{line.p50_ms:.2f}",
+            f"{line.p95_ms:.2f}",
+            f"{line.p99_ms:.2f}",
+            f"{line.cpu_us:.0f}",
+            f"{line.needed_us:.0f}",
+            f"{line.of_sign:.2f}",
+            f"{line.of_needed:.2f}",
+            f"{line.of_needed_cpu:.2f}",
+        )
+    console.print(table)
+    show_primitives(report.primitives_us, console)
+
+
+def show_primitives(prices: dict[str, float], console: Console) -> None:
+    table = Table(title="bare primitives, one thread, in the same minutes", title_justify="left")
+    table.add_column("primitive")
+    table.add_column("us", justify="right")
+    table.add_column("a second", justify="right")
+    for name, microseconds in prices.items():
+        table.add_row(name, f"{microseconds:.1f}", f"{1e6 / microseconds:,.0f}")
+    console.print(table)

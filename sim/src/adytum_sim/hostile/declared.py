@@ -1,0 +1,282 @@
+"""The one table: for each field that a host carries, which step stops its manipulation, and with which codes.
+
+`FIELDS` has an entry for every struct and every field of it that `surface` finds; one that is missing here, and one here
+that is on the wire no more, fail the suite. `codes` are for values that the type allows, `malformed` for those it does
+not. `UNPROVEN` are fields that nobody is asked to believe: the row says where the truth is found instead.
+`SCENARIOS` are attacks that are not about one field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from adytum_policy.shape import PolicyDocument
+from adytum_sim.hostile.examples import examples
+from adytum_sim.hostile.surface import surface
+from adytum_wire.requests import Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """`step`: the file that refuses. `codes`: any of them. `final`: the refusal is a decision of the policy about what
+    the host claimed, and answers this request id from then on."""
+
+    step: str
+    codes: tuple[str, ...]
+    malformed: tuple[str, ...] = ()
+    final: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unproven:
+    """A field that proves nothing to anybody. `instead`: where a verifier finds the truth."""
+
+    instead: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """An attack of several messages, or on bytes below the messages. `test`: its function."""
+
+    attack: str
+    target: str
+    step: str
+    codes: tuple[str, ...]
+    test: str
+
+
+Row = Stop | Unproven
+
+_WIRE = "core wire/messages.py"
+_AUTH = "enclave core/steps/authenticate.py"
+_DECODE = "enclave core/steps/decode.py"
+_UNSEAL = "enclave core/steps/unseal.py, core/envelope.py"
+_QUORUM = "core policy/quorum.py"
+_CHECKS = "host client/checks.py"
+_VERIFY = "verify attestation.py, enclave.py"
+_CHAIN = "verify audit.py"
+
+MALFORMED: Final = ("MESSAGE_INVALID",)
+_STAMPED: Final = Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=("STAMP_INVALID",))
+_STAMP: Final = Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=MALFORMED)
+_MESSAGE: Final = Stop(step=_WIRE, codes=MALFORMED, malformed=MALFORMED)
+_BAD_HEADER: Final = ("RECORD_INVALID",)
+_CLAIMED: Final = Stop(step=_DECODE, codes=("RECORD_MISMATCH",), malformed=_BAD_HEADER)
+_SEALED_IN: Final = Stop(step=_UNSEAL, codes=("RECORD_TAMPERED",), malformed=_BAD_HEADER)
+_SIGNED_POLICY: Final = Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_QUORUM",))
+_ANSWER: Final = Stop(step=_CHECKS, codes=("RECEIPT_INVALID",), malformed=("RECEIPT_INVALID",))
+_PROOF: Final = Stop(step=_VERIFY, codes=("USER_DATA_MISMATCH",), malformed=("USER_DATA_MISMATCH",))
+_MEASURED: Final = Stop(
+    step="enclave core/control.py measures it, verify enclave.py and KMS compare PCR16",
+    codes=("PCR_MISMATCH", "MANIFEST_INVALID"),
+    malformed=("MANIFEST_INVALID",),
+)
+_CREDENTIALS: Final = Stop(
+    step="KMS, enclave shell/kms.py",
+    codes=("KMS_UNAVAILABLE", "KMS_DENIED"),
+    malformed=MALFORMED,
+    note="taken; the next use of KMS is refused until good ones come",
+)
+
+
+def _document(*codes: str) -> Stop:
+    """A forged document may also fail on its signature."""
+    return Stop(step="verify document.py, chain.py, attestation.py", codes=(*codes, "SIGNATURE_INVALID"))
+
+
+def _all(names: str, row: Row) -> dict[str, Row]:
+    return dict.fromkeys(names.split(), row)
+
+
+_RESULT = "operation v tenant request_id key_id"
+_STORED = _RESULT + " kind algorithm public_key address labels record_version record_digest"
+_BY_BINDING = Unproven(instead="the attested binding")
+_BY_HEALTH = Unproven(instead="nowhere: a report of the host about its own machine; nothing is decided by it")
+
+FIELDS: Final[dict[str, dict[str, Row]]] = {
+    # --- requests
+    "Hello": _all("type protocol", _MESSAGE),
+    "Health": _all("type", _MESSAGE),
+    "Attest": _all("type", _MESSAGE)
+    | _all("nonce", Stop(step=_VERIFY, codes=("NONCE_MISMATCH",), malformed=MALFORMED)),
+    "GetReceipts": _all("type", _MESSAGE)
+    | _all("first", Stop(step=_CHAIN, codes=("RECEIPT_INVALID",), malformed=MALFORMED)),
+    "Configure": _all("type", _MESSAGE)
+    | _all("manifest", _MEASURED)
+    | _all("credentials", _CREDENTIALS),
+    "SetCredentials": _all("type", _MESSAGE) | _all("credentials", _CREDENTIALS),
+    "Credentials": _all("access_key_id secret_access_key session_token", _CREDENTIALS)
+    | _all("expires_at", Stop(step="enclave shell/kms.py", codes=("KMS_UNAVAILABLE",), malformed=MALFORMED)),
+    "PutPolicy": _all("type", _MESSAGE)
+    | _all("tenant", Stop(step="enclave core/control.py", codes=("TENANT_UNKNOWN",), malformed=MALFORMED))
+    | _all(
+        "envelope",
+        Stop(step="core wire/dsse.py", codes=("POLICY_INVALID", "POLICY_QUORUM", "POLICY_ROLLBACK"), malformed=MALFORMED),
+    ),
+    "Execute": _all("type", _MESSAGE)
+    | _all("body", Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=MALFORMED))
+    | _all("stamp", _STAMP)
+    | _all(
+        "record",
+        Stop(step=_DECODE, codes=("RECORD_MISSING", "RECORD_MISMATCH", "RECORD_ROLLBACK"), malformed=MALFORMED),
+    ),
+    "Stamp": _all("scheme public_key signature", _STAMP),
+    # --- what is stored
+    "Record": _all(
+        "header",
+        Stop(
+            step=_DECODE,
+            codes=("RECORD_INVALID", "RECORD_MISMATCH", "RECORD_TAMPERED", "RECORD_ROLLBACK"),
+            malformed=MALFORMED,
+        ),
+    )
+    | _all("ciphertext_blob", Stop(step=_UNSEAL, codes=("RECORD_TAMPERED", "RECORD_INVALID"), malformed=MALFORMED))
+    | _all("data_key_ciphertext", Stop(step="KMS, enclave shell/kms.py", codes=("RECORD_TAMPERED",), malformed=MALFORMED)),
+    "Header": _all("v", Stop(step="core wire/record.py", codes=_BAD_HEADER, malformed=_BAD_HEADER))
+    | _all("tenant key_id node_id kms_key_arn", _CLAIMED)
+    | _all("kind", Stop(step=_DECODE, codes=("RECORD_MISMATCH", "RECORD_TAMPERED"), malformed=_BAD_HEADER))
+    | _all("algorithm public_key created_at", _SEALED_IN)
+    | _all("version", Stop(step=_UNSEAL, codes=("RECORD_TAMPERED", "RECORD_ROLLBACK"), malformed=_BAD_HEADER))
+    | _all(
+        "labels",
+        Stop(
+            step="enclave core/steps/authorise.py, " + _UNSEAL.removeprefix("enclave "),
+            codes=("POLICY_DENIED", "RECORD_TAMPERED"),
+            malformed=_BAD_HEADER,
+            final=True,
+            note="a label that the policy does not allow is denied, and that answers this request id",
+        ),
+    ),
+    "ciphertext_blob": _all(
+        "commitment nonce ciphertext tag",
+        Stop(step=_UNSEAL, codes=("RECORD_TAMPERED",), malformed=("RECORD_INVALID",)),
+    ),
+    # --- policies and manifests
+    "Envelope": _all("payloadType", Stop(step="core wire/dsse.py", codes=("POLICY_INVALID",), malformed=("POLICY_INVALID",)))
+    | _all("payload", Stop(step=_QUORUM, codes=("POLICY_QUORUM", "POLICY_INVALID"), malformed=("POLICY_INVALID",)))
+    | _all("signatures", Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_INVALID",))),
+    "Signature": _all("keyid", Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_INVALID",)))
+    | _all("sig", Stop(step=_QUORUM, codes=("POLICY_QUORUM", "POLICY_INVALID"), malformed=("POLICY_INVALID",))),
+    "Manifest": _all("v deployment epoch debug node_id kms tenants bounds", _MEASURED),
+    "Kms": _all("region account keys host port roots", _MEASURED),
+    "Tenant": _all("id kms_key admins threshold", _MEASURED),
+    "Admin": _all("id scheme public_key", _MEASURED),
+    "Bounds": _all("request_past_ms request_future_ms key_ttl_seconds key_max_uses max_warm_keys", _MEASURED),
+    # --- answers
+    "ExecuteReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("result receipt", Stop(step=_CHECKS, codes=("RECEIPT_INVALID",), malformed=MALFORMED))
+    | _all(
+        "record",
+        Stop(
+            step="the step that opens it later: " + _UNSEAL,
+            codes=("RECORD_MISSING", "RECORD_MISMATCH", "RECORD_INVALID", "RECORD_TAMPERED"),
+            malformed=MALFORMED,
+            note="the client never sees it; the host harms what it has to keep",
+        ),
+    ),
+    "GenerateKeyResult": _all(_STORED, _ANSWER),
+    "ImportKeyResult": _all(_STORED, _ANSWER),
+    "SealResult": _all(_STORED, _ANSWER),
+    "ResealResult": _all(_STORED, _ANSWER),
+    "SignResult": _all(_RESULT + " scheme public_key signature encoded", _ANSWER),
+    "UnsealResult": _all(_RESULT + " enc ciphertext", _ANSWER),
+    "ReceiptEnvelope": _all("body following key signature", _ANSWER),
+    "Receipt": _all(
+        "v chain sequence previous time tenant principal request_id operation request_digest decision code rules"
+        " policy_version policy_digest key_id record_version public_key summary result_digest",
+        _ANSWER,
+    ),
+    "RuleOutcome": _all("rule outcome", _ANSWER),
+    "Refusal": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("code receipt", Stop(step=_CHECKS, codes=("RECEIPT_INVALID",), malformed=MALFORMED))
+    | _all("field retry_after_ms", Unproven(instead="the receipt's code; both are hints for people and for waiting")),
+    "GetReceiptsReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("receipts", Stop(step=_CHAIN, codes=("RECEIPT_INVALID",), malformed=MALFORMED)),
+    "AttestReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all(
+        "document",
+        Stop(
+            step=_VERIFY,
+            codes=(
+                "COSE_ALGORITHM",
+                "COSE_MALFORMED",
+                "COSE_SIGNATURE_SIZE",
+                "COSE_UNPROTECTED",
+                "DOCUMENT_SIZE",
+                "NONCE_MISMATCH",
+                "PAYLOAD_MALFORMED",
+                "SIGNATURE_INVALID",
+                "CHAIN_CERTIFICATE",
+                "CHAIN_SIGNATURE",
+            ),
+            malformed=MALFORMED,
+        ),
+    )
+    | _all("binding", Stop(step=_VERIFY, codes=("USER_DATA_MISMATCH",), malformed=MALFORMED)),
+    "Binding": _all("v protocol build boot_id manifest_hash receipt_key hpke_key", _PROOF),
+    "AttestationDocument": _all("module_id", _document("PAYLOAD_FIELD", "MODULE_MISMATCH"))
+    | _all("digest timestamp nonce user_data public_key", _document("PAYLOAD_FIELD"))
+    | _all("pcrs", _document("PAYLOAD_FIELD", "PAYLOAD_MALFORMED"))
+    | _all("certificate", _document("PAYLOAD_FIELD", "CHAIN_CERTIFICATE", "CHAIN_SIGNATURE", "CHAIN_NAMES"))
+    | _all(
+        "cabundle",
+        _document(
+            "PAYLOAD_FIELD", "CHAIN_LENGTH", "CHAIN_ANCHOR", "CHAIN_CERTIFICATE", "CHAIN_SIGNATURE", "CHAIN_NAMES"
+        ),
+    )
+    | _all("signature", _document("COSE_MALFORMED", "COSE_SIGNATURE_SIZE"))
+    | _all("protected", _document("COSE_MALFORMED", "COSE_ALGORITHM", "COSE_UNSIGNED"))
+    | _all("unprotected", _document("COSE_MALFORMED", "COSE_UNPROTECTED")),
+    "HelloReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("protocol boot_id build", _BY_BINDING)
+    | _all("phase", _BY_HEALTH),
+    "ConfigureReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("manifest_hash pcr16", Unproven(instead="the attested binding and PCR16")),
+    "Done": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED)),
+    "PutPolicyReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("version digest", Unproven(instead="policy_version and policy_digest of every receipt")),
+    "HealthReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("boot_id", _BY_BINDING)
+    | _all("policies receipts", Unproven(instead="policy_version and sequence of every receipt"))
+    | _all("phase uptime_ms clock_drift_ms in_flight warm_keys counters", _BY_HEALTH),
+    # --- below the messages
+    "Frame": _all(
+        "magic version kind flags payload_length crc32",
+        Stop(step="core wire/frames.py", codes=("FRAME_INVALID", "DEADLINE_EXCEEDED")),
+    )
+    | _all("request_id", Stop(step="core wire/frames.py, host enclave/connection.py", codes=("FRAME_INVALID",)))
+    | _all("deadline", Stop(step="enclave shell/server.py", codes=("DEADLINE_EXCEEDED",))),
+    "KMS answer": _all("KeyId CiphertextForRecipient Plaintext EncryptionAlgorithm", Stop(
+        step="enclave shell/kms.py, core/recipient.py", codes=("KMS_ANSWER_INVALID", "RECORD_TAMPERED")
+    ))
+    | _all("CiphertextBlob", Stop(
+        step="enclave shell/kms.py", codes=("KMS_ANSWER_INVALID", "RECORD_TAMPERED"),
+        note="of a new data key: a false one makes a record that never opens",
+    )),
+}  # fmt: skip
+
+
+# What one signature covers is stopped by that signature, whatever it says: these are declared as a whole, so a new kind
+# of content or rule is attacked the day it appears.
+SIGNED: Final[tuple[tuple[Any, Stop], ...]] = ((Body, _STAMPED), (PolicyDocument, _SIGNED_POLICY))
+
+
+def table() -> dict[str, dict[str, Row]]:
+    """`FIELDS`, and every struct below a signature."""
+    signed = {name: dict.fromkeys(found, stop) for root, stop in SIGNED for name, found in examples(root).items()}
+    return FIELDS | signed
+
+
+def row(struct: str, field: str) -> Row:
+    """Errors: LookupError for a field that nobody declared."""
+    return table()[struct][field]
+
+
+def unattacked(found: Iterable[tuple[str, str]] | None = None) -> list[str]:
+    """Fields on the wire that `FIELDS` does not declare, and declared ones that are not on the wire."""
+    wire = set(surface() if found is None else found)
+    declared = {(struct, name) for struct, fields in table().items() for name in fields}
+    return sorted(f"{struct}.{name}" for struct, name in wire ^ declared)
