@@ -1,4 +1,4 @@
-"""docs/reference/kms-stand-in.md and docs/how-to/use-the-kms-stand-in.md say what is so.
+"""docs/reference/kms-stand-in.md, docs/how-to/use-the-kms-stand-in.md and docs/comparison.md say what is so.
 
 The reference page's lists are compared with the code; each row of its table of attestation cases is carried out with
 boto3 against a running stand-in; the guide's commands are run as they stand there.
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from botocore.exceptions import ClientError
@@ -39,9 +39,13 @@ from adytum_sim.kms.running import system_clock_ms
 from adytum_sim.nsm import SimNsm, build_unsigned_document, cbor
 from adytum_sim.pki import DevPki
 from adytum_verify import AttestationCode, AttestationError, authenticate_document
+from adytum_wire.requests import OPERATIONS as REQUESTS
+from adytum_wire.requests import Content
+from adytum_wire.types import SigningScheme
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REFERENCE = DOCS / "reference" / "kms-stand-in.md"
+COMPARISON = DOCS / "comparison.md"
 HOW_TO = DOCS / "how-to" / "use-the-kms-stand-in.md"
 MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"
 IMAGE = {0: b"\x10" * 48, 1: b"\x11" * 48, 2: b"\x12" * 48}
@@ -163,6 +167,17 @@ def test_the_quotas_are_those_of_the_code(page: str) -> None:
     defaults = inspect.signature(Quotas).parameters
     for name in ("cryptographic", "management"):
         assert f"{defaults[name].default:,}" in section(page, "Limits")
+
+
+# --- what docs/comparison.md says of this code
+
+
+def test_the_comparison_names_what_there_is() -> None:
+    """When this fails, something was added: say so there, also where the page still says that it is missing."""
+    text = COMPARISON.read_text(encoding="utf-8")
+    [line] = re.findall(r"compares this line with the code:\n(.*?)\n\n", text, re.DOTALL)
+    contents = {kind.__struct_config__.tag for kind in get_args(Content)}
+    assert names_in(line) == {*REQUESTS.values(), *SigningScheme, *contents}
 
 
 # --- the attestation cases
