@@ -147,6 +147,7 @@ async def test_a_restarted_enclave_gets_its_policies_and_proves_itself_again(
     await until(lambda: enclave.policies.get("acme") == (2, b"policy=2"))
     await until(lambda: service.gate.proof is not None and service.gate.proof.boot_id == enclave.boot_id)
     await until(lambda: not service.supervisor.problem)
+    await until(lambda: service.gate._unsaved is None)
     assert first != enclave.boot_id
     assert {c["chain"] for c in (await http.get("/v1/chains")).json()["chains"]} == {first, enclave.boot_id}
 

@@ -138,7 +138,7 @@ async def test_a_migration_does_not_wait_for_a_lock_for_ever(empty_database: Any
     finally:
         await connection.close()
     assert code is Code.STORAGE_UNAVAILABLE
-    assert (await migrate.status(empty_database.dsn)).pending == ()
+    assert (await migrate.status(empty_database.dsn)).current is not None
     assert await empty_database.count("receipts") == 0  # the tables are still there
 
 

@@ -3,8 +3,10 @@
     async with running_service(settings) as service:
         print(service.base_url)
 
-`enclave`, `database_dsn`, `credentials`, time and randomness can be given (tests, the demo); production takes them from
-the settings. The service starts and stops cleanly when database or enclave are away, and says so in `/v1/health`.
+Each enclave of the settings gets its client, gate and supervisor; together they are the pool. `enclave` (or a function
+from an address to one), `database_dsn`, `credentials`, time and randomness can be given (tests, the demo); production
+takes them from the settings. The service starts and stops cleanly when database or enclave are away, and says so in
+`/v1/health`.
 """
 
 from __future__ import annotations
@@ -12,23 +14,28 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from adytum.enclave import EnclaveClient, Endpoint, UnixEndpoint, VhostEndpoint, VsockEndpoint
+from adytum.releases.images import Images
+from adytum.releases.watcher import POLL_S as RELEASES_S
+from adytum.releases.watcher import Watcher
+from adytum.releases.wiring import make_canary
 from adytum.service.credentials import static_credentials
 from adytum.service.gate import Gate
 from adytum.service.http import Edge
 from adytum.service.metrics import Metrics
+from adytum.service.pool import Member, Pool
 from adytum.service.ports import CredentialsProvider, Enclave, NowMs, RandomBytes
 from adytum.service.routes import Parts, cold_routes
 from adytum.service.story import Story
 from adytum.service.supervisor import POLL_S, Supervisor
 from adytum.service.unavailable import AbsentEnclave
 from adytum.serving import HttpServer
-from adytum.settings import Settings
+from adytum.settings import EnclaveAddress, Settings
 from adytum.storage import migrate
 from adytum.storage.batcher import AuditBatcher
 from adytum.storage.database import Database
@@ -45,13 +52,13 @@ def host_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def endpoint_of(settings: Settings) -> Endpoint:
-    """Where the settings say that the enclave is."""
-    if settings.tee.developmentDirectory is not None:
-        return UnixEndpoint(settings.tee.developmentDirectory)
-    if settings.tee.vhostSocket is not None:
-        return VhostEndpoint(settings.tee.vhostSocket)
-    return VsockEndpoint(settings.tee.enclaveCID)
+def endpoint_of(address: EnclaveAddress) -> Endpoint:
+    """Where the settings say that an enclave is."""
+    if address.developmentDirectory is not None:
+        return UnixEndpoint(address.developmentDirectory)
+    if address.vhostSocket is not None:
+        return VhostEndpoint(address.vhostSocket)
+    return VsockEndpoint(address.cid or 0)
 
 
 class Service:
@@ -61,7 +68,7 @@ class Service:
         self,
         settings: Settings,
         *,
-        enclave: Enclave | None = None,
+        enclave: Enclave | Callable[[EnclaveAddress], Enclave] | None = None,
         database_dsn: str | None = None,
         credentials: CredentialsProvider | None = None,
         now_ms: NowMs = host_clock_ms,
@@ -71,7 +78,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self._enclave = enclave
+        self._given = enclave
         self._dsn = database_dsn or settings.database.dsn.get_secret_value()
         self._credentials = credentials or static_credentials(settings.aws)
         self._now_ms = now_ms
@@ -107,8 +114,6 @@ class Service:
         if self._migrate_first:
             await migrate.upgrade(self._dsn)
         manifest = _read_manifest(tee.manifestFile)
-        if self._enclave is None:
-            self._enclave = EnclaveClient(endpoint_of(settings)) if tee.enabled else AbsentEnclave()
         self.database = Database(
             self._dsn,
             pool_size=settings.database.poolSize,
@@ -117,50 +122,85 @@ class Service:
             lock_timeout=settings.database.lockTimeoutSeconds,
         )
         self.lookup, self.batcher = Lookup(self.database), AuditBatcher(self.database)
-        self.gate = Gate(
-            enclave=self._enclave,
+        anchors = anchors_of(tee.attestationRootsFile)
+        self.pool = Pool([self._member(address, manifest, anchors) for address in tee.addresses], metrics=self.metrics)
+        self.watcher = Watcher(
             database=self.database,
-            expected=AllowList.parse(tee.allowedPCRs) if tee.allowedPCRs else None,
-            anchors=anchors_of(tee.attestationRootsFile),
-            manifest_hash=None if manifest is None else manifest_hash(manifest),
+            pool=self.pool,
+            configured=AllowList.parse(tee.allowedPCRs) if tee.allowedPCRs else None,
+            host=self._random_bytes(8).hex(),
+            poll_s=min(RELEASES_S, self._poll_s),
+        )
+        self.canary = make_canary(
+            settings,
+            manifest=manifest,
+            enclaves={member.name: member.enclave for member in self.pool.members},
+            images=lambda: self.pool.images,
+            lookup=self.lookup,
+            batcher=self.batcher,
+            anchors=anchors,
+            credentials=self._credentials,
             now_ms=self._now_ms,
             random_bytes=self._random_bytes,
             metrics=self.metrics,
-            interval_s=tee.attestationIntervalSeconds,
-            timeout_s=tee.requestTimeoutSeconds,
-        )
-        self.supervisor = Supervisor(
-            enclave=self._enclave,
-            gate=self.gate,
-            database=self.database,
-            manifest=manifest,
-            credentials=self._credentials,
-            metrics=self.metrics,
-            poll_s=self._poll_s,
-            timeout_s=tee.requestTimeoutSeconds,
         )
         self.story = Story(
-            enclave=self._enclave,
-            gate=self.gate,
+            pool=self.pool,
             lookup=self.lookup,
             batcher=self.batcher,
             metrics=self.metrics,
             deadline_s=tee.requestTimeoutSeconds,
             max_in_flight=settings.http.maxInFlight,
         )
-        parts = Parts(
-            enclave=self._enclave,
-            gate=self.gate,
-            supervisor=self.supervisor,
-            database=self.database,
-            metrics=self.metrics,
-            timeout_s=tee.requestTimeoutSeconds,
-        )
+        parts = Parts(pool=self.pool, database=self.database, metrics=self.metrics, timeout_s=tee.requestTimeoutSeconds)
         if tee.enabled:
-            self._spawn(self.supervisor.watch())
-            self._spawn(self.gate.watch())
+            self._spawn(self.watcher.watch())
+            for member in self.pool.members:
+                self._spawn(member.supervisor.watch())
+                self._spawn(member.gate.watch())
+            self._spawn(self.canary.watch(settings.canary.intervalSeconds))
         self._server = HttpServer(Edge(self.story, cold_routes(parts)), settings.http)
         await self._server.start()
+
+    def _member(self, address: EnclaveAddress, manifest: bytes | None, anchors: tuple[Anchor, ...]) -> Member:
+        """One enclave with its own client, gate and supervisor."""
+        tee, metrics = self.settings.tee, self.metrics.of(address.name)
+        enclave = self._given(address) if callable(self._given) else self._given
+        if enclave is None:
+            enclave = EnclaveClient(endpoint_of(address)) if tee.enabled else AbsentEnclave()
+        gate = Gate(
+            enclave=enclave,
+            database=self.database,
+            images=Images.unknown(),
+            anchors=anchors,
+            manifest_hash=None if manifest is None else manifest_hash(manifest),
+            now_ms=self._now_ms,
+            random_bytes=self._random_bytes,
+            metrics=metrics,
+            interval_s=tee.attestationIntervalSeconds,
+            timeout_s=tee.requestTimeoutSeconds,
+        )
+        supervisor = Supervisor(
+            enclave=enclave,
+            gate=gate,
+            database=self.database,
+            manifest=manifest,
+            credentials=self._credentials,
+            metrics=metrics,
+            poll_s=self._poll_s,
+            timeout_s=tee.requestTimeoutSeconds,
+        )
+        return Member(address.name, enclave, gate, supervisor)
+
+    @property
+    def gate(self) -> Gate:
+        """The first enclave's."""
+        return self.pool.members[0].gate
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The first enclave's."""
+        return self.pool.members[0].supervisor
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -178,17 +218,20 @@ class Service:
                 await asyncio.wait_for(self.story.drain(), _DRAIN_S)
             await self.lookup.close()
             await self.batcher.close()
+        if hasattr(self, "watcher") and self.settings.tee.enabled:
+            await self.watcher.sign_off()
         if hasattr(self, "database"):
             await self.database.close()
-        if self._enclave is not None:
-            self._enclave.close()
+        if hasattr(self, "pool"):
+            for member in self.pool.members:
+                member.enclave.close()
         if self._embedded is not None:
             await asyncio.to_thread(self._embedded.stop)
             self._embedded = None
 
     async def ready(self, timeout_s: float = 10) -> None:
-        """Wait until the gate is open. Errors: TimeoutError."""
-        await asyncio.wait_for(self.gate.opened(), timeout_s)
+        """Wait until an enclave serves. Errors: TimeoutError."""
+        await asyncio.wait_for(self.pool.ready(), timeout_s)
 
 
 def anchors_of(path: Path | None) -> tuple[Anchor, ...]:
@@ -207,7 +250,11 @@ def _read_manifest(path: Path | None) -> bytes | None:
 
 @asynccontextmanager
 async def running_service(
-    settings: Settings, *, enclave: Enclave | None = None, database: str | None = None, **more: Any
+    settings: Settings,
+    *,
+    enclave: Enclave | Callable[[EnclaveAddress], Enclave] | None = None,
+    database: str | None = None,
+    **more: Any,
 ) -> AsyncIterator[Service]:
     """Start a service, hand it out, stop it. `database`: a DSN; `more`: as for `Service`."""
     service = Service(settings, enclave=enclave, database_dsn=database, **more)

@@ -18,7 +18,7 @@ from adytum.cli.output import is_json, json_option, say
 from adytum.kms_policy import Finding, KmsPolicyError, Principal, has_errors, parse, parse_deployment
 from adytum.kms_policy import lint as find
 from adytum.kms_policy.evaluate import StatementResult
-from adytum.kms_policy.explain import Explanation, described
+from adytum.kms_policy.explain import Explanation, described, operation
 from adytum.kms_policy.explain import explain as decide_and_say
 from adytum.kms_policy.render import render as render_all
 from adytum.kms_policy.render import to_json
@@ -107,11 +107,14 @@ def explain(
         raise click.UsageError("--document and --pcr exclude each other")
     if root and document is None:
         raise click.UsageError("--root is for --document")
+    try:
+        who = Principal.from_arn(principal)
+        operation(action)
+    except KmsPolicyError as error:
+        raise click.UsageError(error.sentence) from None
     shown = _document_pcrs(document, root, at_document_time) if document else _given_pcrs(pcrs)
     with _refusals():
-        who = Principal.from_arn(principal).with_policies(
-            *(parse(_policy_text(path), kind="identity", unknown_keys_absent=True) for path in iam)
-        )
+        who = who.with_policies(*(parse(_policy_text(path), kind="identity", unknown_keys_absent=True) for path in iam))
         answer = decide_and_say(
             key_policy=parse(_policy_text(policy), kind="key", unknown_keys_absent=True),
             principal=who,

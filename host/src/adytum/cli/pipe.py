@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import click
 from adytum.app import endpoint_of
 from adytum.cli.options import read_settings, settings_option
 from adytum.pipe import Pipe
-from adytum.settings import Settings
+from adytum.settings import EnclaveAddress, Settings
 
 HTTPS = 443
 
@@ -57,7 +58,20 @@ async def _carry(settings: Settings, target: str, dial_to: tuple[str, int] | Non
         loop.add_signal_handler(number, stop.set)
     allow = frozenset({(target, HTTPS)})
     port = settings.tee.vsock.kmsPort
-    async with Pipe(endpoint_of(settings), port, target, HTTPS, allow=allow, dial_to=dial_to) as running:
+    async with contextlib.AsyncExitStack() as cleanup:
+        running = [
+            await cleanup.enter_async_context(
+                Pipe(endpoint_of(address), port, target, HTTPS, allow=allow, dial_to=dial_to)
+            )
+            for address in _listening(settings)
+        ]
         click.echo(f"the enclave's port {port} leads to {target}:{HTTPS}")
         await stop.wait()
-        click.echo(f"carried {running.counters.bytes_up} bytes up, {running.counters.bytes_down} down")
+        up, down = sum(pipe.counters.bytes_up for pipe in running), sum(pipe.counters.bytes_down for pipe in running)
+        click.echo(f"carried {up} bytes up, {down} down")
+
+
+def _listening(settings: Settings) -> list[EnclaveAddress]:
+    """Where to listen: once for all enclaves on vsock, which dial the same port; else once for each."""
+    vsock = [address for address in settings.tee.addresses if address.cid is not None]
+    return vsock[:1] + [address for address in settings.tee.addresses if address.cid is None]

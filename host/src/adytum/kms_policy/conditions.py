@@ -9,6 +9,7 @@ KMS Developer Guide, "Condition keys". Left out: numeric, date, binary and addre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,7 +44,8 @@ OPERATORS: Final[dict[str, tuple[Callable[[str, str], bool], bool]]] = {
     "Bool": (_same_ignoring_case, False),
 }
 _QUANTIFIERS: Final = ("ForAllValues", "ForAnyValue")
-_SHOWN: Final = 24  # characters of a value in a sentence
+_PCR = re.compile(r"[0-9A-Fa-f]{96}")
+_SHOWN: Final = 160  # characters of a value in a sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +75,15 @@ class ConditionResult:
     def sentence(self) -> str:
         have = "the request has no such key" if self.values is None else f"the request has {_short(self.values)}"
         outcome = "met" if self.met else "not met"
+        if self.operator == "Null":
+            wanted = "must be absent" if self.wanted[0].lower() == "true" else "must be present"
+            return f"{self.key} {wanted}, {outcome}: {have}"
         return f"{self.operator} {self.key} {outcome}: the policy names {_short(self.wanted)}, {have}"
 
 
 def _short(values: Sequence[str]) -> str:
-    shown = [v if len(v) <= _SHOWN else f"{v[: _SHOWN - 8]}...{v[-5:]}" for v in values[:4]]
+    """Of a PCR its ends, of a long list its beginning."""
+    shown = [f"{v[:12]}...{v[-6:]}" if _PCR.fullmatch(v) else v[:_SHOWN] for v in values[:4]]
     return " or ".join(shown) + (f" or {len(values) - 4} more" if len(values) > 4 else "")
 
 

@@ -55,13 +55,11 @@ def explain(
     `pcrs`: what the attestation document shows (48 bytes each), None for a call without Recipient. `context`: the
     EncryptionContext. Errors: KmsPolicyError for an action that is no `kms:<operation>`.
     """
-    service, _, operation = action.partition(":")
-    if service.lower() != "kms" or not operation.isalnum():
-        raise KmsPolicyError("The action is kms:<operation>, without wildcards.")
+    name = operation(action)
     remarks = []
     given = principal.context() | _of_key() | _encryption_context(context or {})
-    if pcrs is not None and operation in keys.NOT_ATTESTABLE:
-        remarks.append(f"{operation} takes no Recipient, so KMS compares no PCR.")
+    if pcrs is not None and name in keys.NOT_ATTESTABLE:
+        remarks.append(f"{name} takes no Recipient, so KMS compares no PCR.")
     elif pcrs is not None:
         given |= attestation_context(pcrs)
         if not any(any(pcrs.get(index, b"")) for index in (0, 1, 2)):
@@ -71,6 +69,14 @@ def explain(
         remarks.append("No key was named; statements whose Resource is one key do not match.")
     question = Question(caller=principal, action=action, resource=resource, context=given)
     return Explanation(question=question, decision=decide(question, key_policy), remarks=tuple(remarks))
+
+
+def operation(action: str) -> str:
+    """`Decrypt` of `kms:Decrypt`. Errors: KmsPolicyError for anything else than one operation of KMS."""
+    service, _, name = action.partition(":")
+    if service.lower() != "kms" or not name.isalnum():
+        raise KmsPolicyError("The action is kms:<operation>, without wildcards.")
+    return name
 
 
 def attestation_context(pcrs: Mapping[int, bytes]) -> dict[str, list[str]]:

@@ -40,14 +40,15 @@ REAL_BUT_ABSENT: Final = frozenset({
 ATTESTABLE: Final = ("Decrypt", "GenerateDataKey", "GenerateDataKeyPair", "DeriveSharedSecret")
 # Operations that use a key and take none: a condition on attestation is never met (or, negated, always).
 NOT_ATTESTABLE: Final = (
-    "Encrypt", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPairWithoutPlaintext", "GenerateMac",
-    "ReEncryptFrom", "ReEncryptTo", "Sign", "Verify", "VerifyMac",
+    "Decapsulate", "Encapsulate", "Encrypt", "GenerateDataKeyWithoutPlaintext",
+    "GenerateDataKeyPairWithoutPlaintext", "GenerateMac", "ReEncryptFrom", "ReEncryptTo", "Sign", "Verify", "VerifyMac",
 )  # fmt: skip
 # Operations that open other ways to the key.
 CONTROL: Final = ("CreateGrant", "ImportKeyMaterial", "PutKeyPolicy", "ReplicateKey")
 HARMLESS: Final = (
     "CancelKeyDeletion", "CreateAlias", "DeleteAlias", "DescribeKey", "DisableKey", "DisableKeyRotation", "EnableKey",
-    "EnableKeyRotation", "GetKeyPolicy", "GetKeyRotationStatus", "GetPublicKey", "ListGrants", "ListKeyPolicies",
+    "EnableKeyRotation", "GetKeyLastUsage", "GetKeyPolicy", "GetKeyRotationStatus", "GetPublicKey", "ListGrants",
+    "ListKeyPolicies",
     "ListKeyRotations", "ListResourceTags", "RetireGrant", "RevokeGrant", "RotateKeyOnDemand", "ScheduleKeyDeletion",
     "TagResource", "UntagResource", "UpdateAlias", "UpdateKeyDescription", "UpdatePrimaryRegion",
     "DeleteImportedKeyMaterial", "GetParametersForImport",

@@ -10,6 +10,7 @@
     watcher        keeps a service's pool at what the database says, and reports its enclaves there
     canary         proves that KMS refuses an unattested and a retired caller
     sigv4, kms_probe   the one KMS call that the host makes
+    wiring         the canary out of the settings
 
 Left out: putting the key policy. The host has no right to; a person does, as the break-glass role.
 """

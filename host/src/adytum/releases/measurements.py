@@ -30,5 +30,7 @@ def read_measurements(data: bytes) -> tuple[dict[int, bytes], dict[str, Any]]:
         raise ReleaseError(ReleaseCode.MEASUREMENTS_INVALID, "file") from None
     except AttestationError as error:
         raise ReleaseError(ReleaseCode.MEASUREMENTS_INVALID, f"{error.code.value} {error.field}".strip()) from None
-    pcrs = {index: value for index, value in policy.pcrs.items() if index in MANDATORY or (index in OPTIONAL and any(value))}
+    pcrs = {
+        index: value for index, value in policy.pcrs.items() if index in MANDATORY or (index in OPTIONAL and any(value))
+    }
     return pcrs, {name: found[name] for name in _SHOWN if name in found}

@@ -17,7 +17,7 @@ from typing import Final
 
 from adytum.releases import store
 from adytum.releases.errors import ReleaseCode, ReleaseError
-from adytum.releases.release import Release, may_follow
+from adytum.releases.release import Release, State, may_follow
 from adytum.releases.store import Change, Report
 from adytum.storage.database import Database
 
@@ -69,9 +69,7 @@ async def promote(database: Database, name: str) -> Release:
     return replace(found, state="promoted")
 
 
-async def retire(
-    database: Database, name: str, *, drain_s: float = DRAIN_S, sleep: Sleep = asyncio.sleep
-) -> Release:
+async def retire(database: Database, name: str, *, drain_s: float = DRAIN_S, sleep: Sleep = asyncio.sleep) -> Release:
     """Take it out: first nothing new, then, when nothing is under way in its enclaves, refuse it everywhere.
 
     Errors: UNKNOWN, PROMOTED, LAST_PROVEN (nothing has changed); BUSY after `drain_s` seconds: it stays retiring, and
@@ -113,8 +111,8 @@ async def _known(step: Change, release: Release) -> Release | None:
     return known
 
 
-def _require_step(release: Release, then: str) -> None:
-    if not may_follow(release.state, then):  # type: ignore[arg-type]
+def _require_step(release: Release, then: State) -> None:
+    if not may_follow(release.state, then):
         raise ReleaseError(ReleaseCode.STATE, release.state)
 
 
@@ -124,11 +122,6 @@ def _proven(reports: list[Report], name: str) -> list[Report]:
 
 async def _is_idle(database: Database, name: str) -> bool:
     """True when every host that runs has said, since the change, that nothing is under way in enclaves of `name`."""
-    async with store.change(database) as step:
-        since = (await step.get(name)).changed_at
+    [since] = [release.changed_at for release in await store.load(database) if release.name == name]
     mine = [report for report in await store.reports(database) if report.release == name]
-    return all(r.in_flight == 0 and _later(r, since) for r in mine)
-
-
-def _later(report: Report, since: object) -> bool:
-    return report.reported_at is not None and report.reported_at > since  # type: ignore[operator]
+    return all(r.in_flight == 0 and r.reported_at and since and r.reported_at > since for r in mine)

@@ -16,8 +16,10 @@ from adytum.releases.release import MANDATORY, OPTIONAL, Release, State
 from adytum.storage.database import Database
 
 FRESH_S: Final = 10  # an older report is of a host that has gone
-_FORGET = "interval '1 hour'"
-_COLUMNS = "name, pcr0, pcr1, pcr2, pcr3, pcr8, pcr16, state, provenance::text AS provenance, created_at, changed_at"
+_SELECT: Final = (
+    "SELECT name, pcr0, pcr1, pcr2, pcr3, pcr8, pcr16, state, provenance::text AS provenance, created_at, changed_at"
+    " FROM releases "
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Report:
 
 async def load(database: Database) -> list[Release]:
     """All releases, oldest first. Errors: STORAGE_UNAVAILABLE."""
-    return [_release(row) for row in await database.fetch(f"SELECT {_COLUMNS} FROM releases ORDER BY created_at, name")]
+    return [_release(row) for row in await database.fetch(_SELECT + "ORDER BY created_at, name")]
 
 
 async def reports(database: Database) -> list[Report]:
@@ -58,13 +60,16 @@ async def write_reports(database: Database, host: str, found: Sequence[Report]) 
     """Replace what `host` said before; nothing replaces it with nothing. Errors: STORAGE_UNAVAILABLE."""
     async with database.connection() as connection, connection.transaction():
         await connection.execute(
-            f"DELETE FROM enclave_reports WHERE host = $1 OR reported_at < now() - {_FORGET}",
+            "DELETE FROM enclave_reports WHERE host = $1 OR reported_at < now() - interval '1 hour'",
             host,
         )
         await connection.executemany(
             "INSERT INTO enclave_reports (host, enclave, boot_id, release, state, reason, in_flight, certificate_until)"
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            [(host, r.enclave, r.boot_id, r.release, r.state, r.reason, r.in_flight, r.certificate_until) for r in found],
+            [
+                (host, r.enclave, r.boot_id, r.release, r.state, r.reason, r.in_flight, r.certificate_until)
+                for r in found
+            ],
         )
 
 
@@ -75,11 +80,11 @@ class Change:
         self._connection = connection
 
     async def all(self) -> list[Release]:
-        return [_release(row) for row in await self._connection.fetch(f"SELECT {_COLUMNS} FROM releases")]
+        return [_release(row) for row in await self._connection.fetch(_SELECT)]
 
     async def get(self, name: str) -> Release:
         """Errors: UNKNOWN."""
-        rows = await self._connection.fetch(f"SELECT {_COLUMNS} FROM releases WHERE name = $1", name)
+        rows = await self._connection.fetch(_SELECT + "WHERE name = $1", name)
         if not rows:
             raise ReleaseError(ReleaseCode.UNKNOWN)
         return _release(rows[0])

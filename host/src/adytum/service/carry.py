@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adytum.service.admit import Admitted
-from adytum.service.ports import Enclave
+from adytum.service.ports import Executor
 from adytum.storage.rows import Outcome, RequestRow, receipt_row, record_row
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import ExecuteReply, Refusal, error_of
@@ -41,7 +41,7 @@ class Carried:
     outcome: Outcome | None
 
 
-async def carry(enclave: Enclave, admitted: Admitted, record: Record | None, *, timeout_s: float) -> Carried:
+async def carry(enclave: Executor, admitted: Admitted, record: Record | None, *, timeout_s: float) -> Carried:
     """Errors: PEER_UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (of the way there, without receipt);
     RECEIPT_INVALID, RECORD_INVALID when the enclave's answer cannot be read."""
     reply = await enclave.execute(admitted.raw, admitted.stamp, record, timeout_s=timeout_s)

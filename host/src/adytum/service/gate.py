@@ -4,6 +4,9 @@ It asks at start, at least every ten minutes, at 80 % of the shortest certificat
 changes, and soon again after a failure. While a check fails the gate is closed: sensitive operations answer
 ATTESTATION_FAILED, reads and audit go on.
 
+Which images it expects may change while it runs (`expect`): a release is added, another is retired. A proof of a
+retired image ends at once.
+
 What it protects against is the wrong image, deployed by mistake. The parent is no judge of itself: clients verify the
 same documents with the same package.
 """
@@ -15,11 +18,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adytum.service.metrics import Metrics
+from adytum.releases.images import Images
+from adytum.service.metrics import EnclaveMetrics
 from adytum.service.ports import Enclave, NowMs, RandomBytes
 from adytum.storage.database import Database
 from adytum.storage.reads import StoredAttestation, put_attestation
-from adytum_verify import AllowList, Anchor, AttestationCode, AttestationError, VerifiedEnclave, verify_enclave
+from adytum_verify import Anchor, AttestationCode, AttestationError, VerifiedEnclave, verify_enclave
 from adytum_wire.errors import AdytumError, Code
 
 log = logging.getLogger("adytum.gate")
@@ -43,6 +47,14 @@ class Proof:
         return self.verified.binding.boot_id
 
 
+class _RefusedImageError(Exception):
+    """It is what it says, and it is not wanted: a retired release. `reason` is a code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Gate:
     """Run `watch` as a task; ask `require` before, and `confirm` after, each sensitive operation."""
 
@@ -51,18 +63,18 @@ class Gate:
         *,
         enclave: Enclave,
         database: Database,
-        expected: AllowList | None,
+        images: Images,
         anchors: Sequence[Anchor],
         manifest_hash: bytes | None,
         now_ms: NowMs,
         random_bytes: RandomBytes,
-        metrics: Metrics,
+        metrics: EnclaveMetrics,
         interval_s: float = 600,
         timeout_s: float = 5,
     ) -> None:
         self._enclave = enclave
         self._database = database
-        self._expected = expected
+        self._images = images
         self._anchors = tuple(anchors)
         self._manifest_hash = manifest_hash
         self._now_ms = now_ms
@@ -89,6 +101,17 @@ class Gate:
     def reason(self) -> str:
         """Why it is closed: the code of the last failure; "" while it is open."""
         return "" if self.proof is not None else self._reason
+
+    def expect(self, images: Images) -> None:
+        """From now on these images. A proof that does not fit them ends at once; a closed gate tries again."""
+        known, self._images = self._images.is_known, images
+        proof = self._proof
+        refusal = "" if proof is None else images.refusal(proof.verified.document.pcrs)
+        if refusal:
+            log.warning("the enclave's proof no longer holds: %s", refusal)
+            self.close(refusal)
+        elif not known:
+            self._wake.set()
 
     async def opened(self) -> None:
         """Wait until it is open."""
@@ -122,7 +145,7 @@ class Gate:
     async def check(self) -> bool:
         """Ask for a document with a fresh nonce and verify it. True when the gate is open afterwards.
 
-        Without expected measurements nothing is allowed, and the gate never opens.
+        Without expected measurements nothing is allowed, and the gate does not open.
         """
         async with self._checking:
             try:
@@ -131,6 +154,8 @@ class Gate:
                 self._fail(f"{error.code.value} {error.field}".strip(), error.code.value)
             except AdytumError as error:
                 self._fail(error.code.value, error.code.value)
+            except _RefusedImageError as error:
+                self._fail(error.reason, error.reason)
             else:
                 self._reason = ""
                 self._unsaved = self._proof
@@ -142,6 +167,9 @@ class Gate:
 
     async def watch(self) -> None:
         """Check for ever. Cancel to stop."""
+        while not self._images.is_known:
+            self._wake.clear()
+            await self._wake.wait()
         while True:
             try:
                 await self.check()
@@ -155,7 +183,10 @@ class Gate:
             await asyncio.sleep(0.1)  # closed by somebody: do not spin
 
     async def _prove(self) -> Proof:
-        if self._expected is None:
+        if not self._images.is_known:  # the database has not said yet which releases are retired
+            raise AdytumError(Code.ATTESTATION_FAILED)
+        expected = self._images.allowed
+        if expected is None:
             raise AttestationError(AttestationCode.POLICY_EMPTY)
         nonce = self._random_bytes(NONCE_BYTES)
         reply = await self._enclave.attest(nonce, timeout_s=self._timeout_s)
@@ -163,12 +194,15 @@ class Gate:
         verified = verify_enclave(
             reply.document,
             reply.binding,
-            expected=self._expected,
+            expected=expected,
             now_ms=now_ms,
             nonce=nonce,
             anchors=self._anchors,
             manifest_hash=self._manifest_hash,
         )
+        refusal = self._images.refusal(verified.document.pcrs)  # what is expected now, not when we asked
+        if refusal:
+            raise _RefusedImageError(refusal)
         return Proof(verified, reply.document, reply.binding, now_ms)
 
     def _fail(self, reason: str, code: str) -> None:

@@ -23,7 +23,15 @@ AWAITING_MANIFEST: Final = "awaiting-manifest"
 READY: Final = "ready"
 
 
-class Enclave(Protocol):
+class Executor(Protocol):
+    """What carries out a request: one enclave, or the pool's way to the right one."""
+
+    async def execute(
+        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
+    ) -> ExecuteReply | Refusal: ...
+
+
+class Enclave(Executor, Protocol):
     """One enclave (`adytum.enclave.EnclaveClient`). Every method raises AdytumError; `execute` returns refusals."""
 
     async def hello(self, *, timeout_s: float | None = None) -> HelloReply: ...
@@ -34,9 +42,6 @@ class Enclave(Protocol):
     async def put_policy(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> PutPolicyReply: ...
     async def attest(self, nonce: bytes, *, timeout_s: float | None = None) -> AttestReply: ...
     async def health(self, *, timeout_s: float | None = None) -> HealthReply: ...
-    async def execute(
-        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
-    ) -> ExecuteReply | Refusal: ...
     def close(self) -> None: ...
 
 

@@ -18,11 +18,9 @@ from starlette.routing import Route
 
 from adytum.service import answer
 from adytum.service.answer import Answer
-from adytum.service.gate import Gate
 from adytum.service.http import read_body
 from adytum.service.metrics import Metrics
-from adytum.service.ports import Enclave
-from adytum.service.supervisor import Supervisor
+from adytum.service.pool import Pool
 from adytum.storage import reads
 from adytum.storage.database import Database
 from adytum_wire import limits
@@ -39,9 +37,7 @@ _CHAIN = re.compile(r"[0-9a-f]{32}")
 class Parts:
     """What the routes use."""
 
-    enclave: Enclave
-    gate: Gate
-    supervisor: Supervisor
+    pool: Pool
     database: Database
     metrics: Metrics
     timeout_s: float
@@ -151,7 +147,7 @@ async def _attestation(parts: Parts, request: Request) -> Answer:
         nonce = b""
     if not limits.MIN_NONCE <= len(nonce) <= limits.MAX_NONCE:
         raise AdytumError(Code.REQUEST_INVALID, "?nonce")
-    reply = await parts.enclave.attest(nonce, timeout_s=parts.timeout_s)
+    reply = await parts.pool.attest(nonce, timeout_s=parts.timeout_s)
     return answer.json_answer({"document": _base64(reply.document), "binding": _base64(reply.binding)})
 
 
@@ -194,8 +190,8 @@ async def _put_policy(parts: Parts, request: Request) -> Answer:
     """The enclave decides whether the quorum signed it; only what it took is stored."""
     tenant = _checked(request.path_params["tenant"], _TENANT, "tenant")
     envelope = await read_body(request.scope, request.receive, MAX_POLICY_ENVELOPE)
-    parts.gate.require()
-    reply = await parts.enclave.put_policy(tenant, envelope, timeout_s=parts.timeout_s)
+    parts.pool.require()
+    reply = await parts.pool.put_policy(tenant, envelope, timeout_s=parts.timeout_s)
     await reads.put_policy(parts.database, tenant, reply.version, envelope, reply.digest)
     return answer.json_answer({"tenant": tenant, "version": reply.version, "digest": reply.digest.hex()})
 
@@ -214,16 +210,27 @@ async def _get_policy(parts: Parts, request: Request) -> Answer:
 async def _health(parts: Parts, _request: Request) -> Answer:
     """200 when sensitive operations can be served, 503 with the reasons when not."""
     database = await parts.database.is_up()
-    health = parts.supervisor.health
-    proof = parts.gate.proof
+    members = [
+        {
+            "name": member.name,
+            "gate": {"open": member.gate.proof is not None, "reason": member.gate.reason},
+            "serves": member in parts.pool.serving(),
+            "health": member.supervisor.health,
+            "problem": member.supervisor.problem,
+        }
+        for member in parts.pool.members
+    ]
+    first = parts.pool.lead()
+    health, proof = first.supervisor.health, first.gate.proof
     ready = database and health is not None and proof is not None
     return answer.json_answer(
         {
             "ready": ready,
             "database": "up" if database else "down",
-            "gate": {"open": proof is not None, "reason": parts.gate.reason},
+            "gate": {"open": proof is not None, "reason": first.gate.reason},
             "enclave": None if health is None else health,
-            "problem": parts.supervisor.problem,
+            "problem": first.supervisor.problem,
+            "enclaves": members,
         },
         200 if ready else 503,
     )

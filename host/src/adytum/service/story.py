@@ -2,6 +2,9 @@
 
     admit -> gate -> recall and load -> carry (enclave) -> audit (durable) -> confirm (whose receipt?) -> answer
 
+The gate is the pool's: some enclave must be proven. Which one carries the request, and which one's proof confirms the
+receipt, is the route's business (`adytum.service.pool`).
+
 Whatever the enclave answered is written down even when the client has gone or the host's own deadline has passed: the
 part from `carry` to `audit` is not cancelled with its caller, else the receipt chain would have a hole. The client then
 asks again with the same request id and gets the same bytes.
@@ -17,9 +20,8 @@ from adytum.service import answer
 from adytum.service.admit import Admitted, admit
 from adytum.service.answer import Answer
 from adytum.service.carry import Carried, carry
-from adytum.service.gate import Gate
 from adytum.service.metrics import Metrics
-from adytum.service.ports import Enclave
+from adytum.service.pool import Pool, Route
 from adytum.service.recall import recall
 from adytum.storage.batcher import AuditBatcher
 from adytum.storage.lookup import Lookup, Question
@@ -37,16 +39,14 @@ class Story:
     def __init__(
         self,
         *,
-        enclave: Enclave,
-        gate: Gate,
+        pool: Pool,
         lookup: Lookup,
         batcher: AuditBatcher,
         metrics: Metrics,
         deadline_s: float,
         max_in_flight: int,
     ) -> None:
-        self._enclave = enclave
-        self._gate = gate
+        self._pool = pool
         self._lookup = lookup
         self._batcher = batcher
         self._metrics = metrics
@@ -65,7 +65,7 @@ class Story:
             request_id, operation = admitted.body.request_id, admitted.operation
             if len(self._tasks) >= self._max_in_flight:
                 raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=limits.RETRY_AFTER_MS)
-            self._gate.require()
+            self._pool.require()
             task = asyncio.create_task(self._decide(admitted))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -99,31 +99,32 @@ class Story:
         stored = recall(admitted, found.request)
         if stored is not None:
             return _of(stored)
-        carried = await self._carry(admitted, found.record)
+        route = self._pool.route(admitted)
+        carried = await self._carry(route, admitted, found.record)
         if carried.error is not None and carried.error.code is Code.RECORD_ROLLBACK:
-            carried = await self._carry_newer(admitted, found.record, carried)
-        return await self._finish(admitted, carried)
+            carried = await self._carry_newer(route, admitted, found.record, carried)
+        return await self._finish(route, admitted, carried)
 
-    async def _carry(self, admitted: Admitted, record: Record | None) -> Carried:
+    async def _carry(self, route: Route, admitted: Admitted, record: Record | None) -> Carried:
         with self._metrics.stage("enclave"):
-            return await carry(self._enclave, admitted, record, timeout_s=self._enclave_timeout_s)
+            return await carry(route, admitted, record, timeout_s=self._enclave_timeout_s)
 
-    async def _carry_newer(self, admitted: Admitted, sent: Record | None, refused: Carried) -> Carried:
+    async def _carry_newer(self, route: Route, admitted: Admitted, sent: Record | None, refused: Carried) -> Carried:
         """The record was read just before a reseal became visible. Look once more; if it is the same, that is that."""
         found = await self._lookup.find(Question(admitted.body.tenant, admitted.body.request_id, admitted.key_id))
         if found.record is None or found.record == sent:
             return refused
         if refused.outcome is not None:
             await self._batcher.commit(refused.outcome)
-        return await self._carry(admitted, found.record)
+        return await self._carry(route, admitted, found.record)
 
-    async def _finish(self, admitted: Admitted, carried: Carried) -> Answer:
+    async def _finish(self, route: Route, admitted: Admitted, carried: Carried) -> Answer:
         request_id = admitted.body.request_id
         row: RequestRow | None = None
         if carried.outcome is not None:
             with self._metrics.stage("audit"):
                 row = await self._batcher.commit(carried.outcome)
-            await self._gate.confirm(carried.outcome.receipt.chain)
+            await route.confirm(carried.outcome.receipt.chain)
         if row is not None:
             return _of(row)
         if carried.error is not None:

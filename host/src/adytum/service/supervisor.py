@@ -11,7 +11,7 @@ import asyncio
 import logging
 
 from adytum.service.gate import Gate
-from adytum.service.metrics import Metrics
+from adytum.service.metrics import EnclaveMetrics
 from adytum.service.ports import AWAITING_MANIFEST, READY, CredentialsProvider, Enclave
 from adytum.storage.database import Database
 from adytum.storage.reads import newest_policies
@@ -36,7 +36,7 @@ class Supervisor:
         database: Database,
         manifest: bytes | None,
         credentials: CredentialsProvider,
-        metrics: Metrics,
+        metrics: EnclaveMetrics,
         poll_s: float = POLL_S,
         timeout_s: float = 5,
     ) -> None:
@@ -54,6 +54,17 @@ class Supervisor:
         self._refused: set[tuple[str, int]] = set()  # (tenant, version) that this boot will not take
         self._next_credentials = self._next_policies = 0.0
         self._problem = ""
+        self._prepared = ""
+
+    @property
+    def prepared(self) -> str:
+        """The boot that has its manifest and every tenant's newest policy; "" when there is none."""
+        return self._prepared
+
+    def unprepare(self) -> None:
+        """Something that it needs did not reach it: nothing for it until the next step has gone well."""
+        self._prepared = ""
+        self._next_policies = 0.0
 
     @property
     def problem(self) -> str:
@@ -80,13 +91,13 @@ class Supervisor:
             health = await self._enclave.health(timeout_s=self._timeout_s)
         except AdytumError as error:
             self.health = None
-            self._metrics.enclave_up(False)
+            self._metrics.up(False)
             if error.code in (Code.PEER_UNAVAILABLE, Code.DEADLINE_EXCEEDED):
                 self._gate.close(error.code.value)
             raise
         self.health = health
-        self._metrics.enclave_up(True)
-        self._metrics.enclave(_numbers(health))
+        self._metrics.up(True)
+        self._metrics.numbers(_numbers(health))
         if health.boot_id != self._boot_id:
             await self._meet(health.boot_id)
         if health.phase == AWAITING_MANIFEST:
@@ -100,6 +111,7 @@ class Supervisor:
         if now >= self._next_policies:
             await self._push_policies(health)
             self._next_policies = now + POLICIES_S
+        self._prepared = self._boot_id
         if self._gate.proof is None or self._gate.proof.boot_id != self._boot_id:
             await self._gate.check()
         if self._problem:
@@ -113,7 +125,7 @@ class Supervisor:
             log.warning("the enclave was restarted")
             self._gate.close("RESTARTED")
         log.info("boot_id=%s build=%s phase=%s", hello.boot_id, hello.build, hello.phase)
-        self._boot_id = boot_id
+        self._boot_id, self._prepared = boot_id, ""
         self._pushed = None
         self._refused.clear()
         self._next_credentials = self._next_policies = 0.0

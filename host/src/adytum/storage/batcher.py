@@ -21,14 +21,16 @@ from adytum_wire.errors import AdytumError, Code
 MAX_BATCH = 256
 
 _REQUESTS = """
-INSERT INTO requests (tenant, request_id, body_hash, stamp_key, operation, state, result, code, field, receipt)
+INSERT INTO requests (tenant, request_id, body_hash, stamp_key, operation, state, result, code, field,
+                      receipt_chain, receipt_sequence)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[],
-                     $8::text[], $9::text[], $10::bytea[])
+                     $8::text[], $9::text[], $10::text[], $11::bigint[])
 ON CONFLICT DO NOTHING RETURNING tenant, request_id
 """
 _STORED_REQUESTS = """
-SELECT r.tenant, r.request_id, r.body_hash, r.stamp_key, r.operation, r.result, r.receipt, r.code, r.field
+SELECT r.tenant, r.request_id, r.body_hash, r.stamp_key, r.operation, r.result, c.envelope AS receipt, r.code, r.field
 FROM unnest($1::text[], $2::text[]) AS q(tenant, request_id) JOIN requests r USING (tenant, request_id)
+JOIN receipts c ON c.chain = r.receipt_chain AND c.sequence = r.receipt_sequence
 """
 _RECEIPTS = """
 INSERT INTO receipts (chain, sequence, envelope, body_hash, tenant, request_id, "time", decision, code)
@@ -91,10 +93,10 @@ class AuditBatcher:
 
     async def _write(self, outcomes: Sequence[Outcome]) -> list[RequestRow | BaseException | None]:
         # The first of a batch wins, as if they had come one after the other.
-        first: dict[tuple[str, str], RequestRow] = {}
+        first: dict[tuple[str, str], tuple[RequestRow, ReceiptRow]] = {}
         for outcome in outcomes:
             if outcome.request is not None:
-                first.setdefault((outcome.request.tenant, outcome.request.request_id), outcome.request)
+                first.setdefault(_id(outcome.request), (outcome.request, outcome.receipt))
         receipts: dict[tuple[str, int], ReceiptRow] = {}
         for outcome in outcomes:
             receipts.setdefault((outcome.receipt.chain, outcome.receipt.sequence), outcome.receipt)
@@ -131,12 +133,13 @@ def _result(
 
 
 async def _insert_requests(
-    connection: asyncpg.Connection, rows: dict[tuple[str, str], RequestRow]
+    connection: asyncpg.Connection, rows: dict[tuple[str, str], tuple[RequestRow, ReceiptRow]]
 ) -> dict[tuple[str, str], RequestRow]:
     """Insert; return what the table now holds for each id."""
     if not rows:
         return {}
-    values = list(rows.values())
+    values = [request for request, _ in rows.values()]
+    receipts = [receipt for _, receipt in rows.values()]
     inserted = await connection.fetch(
         _REQUESTS,
         [r.tenant for r in values],
@@ -148,11 +151,13 @@ async def _insert_requests(
         [r.result for r in values],
         [r.code for r in values],
         [r.field for r in values],
-        [r.receipt for r in values],
+        [r.chain for r in receipts],
+        [r.sequence for r in receipts],
     )
-    stored = dict(rows)
+    stored = {key: request for key, (request, _) in rows.items()}
     if len(inserted) != len(values):
-        lost = [key for key in rows if key not in {(row[0], row[1]) for row in inserted}]
+        mine = {(row[0], row[1]) for row in inserted}
+        lost = [key for key in rows if key not in mine]
         for row in await connection.fetch(_STORED_REQUESTS, [key[0] for key in lost], [key[1] for key in lost]):
             stored[row["tenant"], row["request_id"]] = RequestRow(**dict(row.items()))
     return stored
@@ -177,7 +182,8 @@ async def _insert_receipts(
     )
     hashes = {key: row.body_hash for key, row in rows.items()}
     if len(inserted) != len(values):
-        lost = [key for key in rows if key not in {(row[0], row[1]) for row in inserted}]
+        mine = {(row[0], row[1]) for row in inserted}
+        lost = [key for key in rows if key not in mine]
         for row in await connection.fetch(_STORED_RECEIPTS, [key[0] for key in lost], [key[1] for key in lost]):
             hashes[row["chain"], row["sequence"]] = row["body_hash"]
     return hashes

@@ -114,6 +114,10 @@ class Database:
                     "lock_timeout": str(int(self._lock_timeout * 1000)),
                     "idle_in_transaction_session_timeout": "10000",
                     "synchronous_commit": "on",
+                    # Our statements are few and always look up by index: planning them anew for each
+                    # execution takes longer than carrying them out (205 against 75 us for the look-up).
+                    "plan_cache_mode": "force_generic_plan",
+                    "jit": "off",
                 },
             )
         except asyncpg.PostgresError as error:

@@ -13,11 +13,16 @@ from adytum_wire.record import Record
 
 MAX_BATCH = 256
 
+# LATERAL with LIMIT keeps the plan at index look-ups, whatever the statistics say about a young table.
 _QUERY = """
 SELECT q.n, r.body_hash, r.stamp_key, r.operation, r.result, r.receipt, r.code, r.field,
        e.header, e.ciphertext_blob, e.data_key_ciphertext
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS q(tenant, request_id, key_id, n)
-LEFT JOIN requests r ON r.tenant = q.tenant AND r.request_id = q.request_id
+LEFT JOIN LATERAL (
+    SELECT s.body_hash, s.stamp_key, s.operation, s.result, c.envelope AS receipt, s.code, s.field
+    FROM requests s JOIN receipts c ON c.chain = s.receipt_chain AND c.sequence = s.receipt_sequence
+    WHERE s.tenant = q.tenant AND s.request_id = q.request_id LIMIT 1
+) r ON true
 LEFT JOIN LATERAL (
     SELECT header, ciphertext_blob, data_key_ciphertext FROM key_envelopes k
     WHERE k.key_id = q.key_id ORDER BY version DESC LIMIT 1

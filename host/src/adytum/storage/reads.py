@@ -66,8 +66,9 @@ def _key(row: asyncpg.Record) -> KeyView:
 async def get_request(database: Database, tenant: str, request_id: str) -> RequestRow:
     """Errors: NOT_FOUND."""
     rows = await database.fetch(
-        "SELECT tenant, request_id, body_hash, stamp_key, operation, result, receipt, code, field"
-        " FROM requests WHERE tenant = $1 AND request_id = $2",
+        "SELECT r.tenant, r.request_id, r.body_hash, r.stamp_key, r.operation, r.result, c.envelope AS receipt, r.code,"
+        " r.field FROM requests r JOIN receipts c ON c.chain = r.receipt_chain AND c.sequence = r.receipt_sequence"
+        " WHERE r.tenant = $1 AND r.request_id = $2",
         tenant,
         request_id,
     )

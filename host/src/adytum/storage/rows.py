@@ -34,7 +34,8 @@ class ReceiptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRow:
-    """An authenticated request and its final answer. `code` is "" when it was carried out."""
+    """An authenticated request and its final answer. `code` is "" when it was carried out. `receipt` is stored once, in
+    `receipts`; the row refers to it."""
 
     tenant: str
     request_id: str

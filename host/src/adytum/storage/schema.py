@@ -74,7 +74,8 @@ requests = sa.Table(
     sa.Column("result", sa.LargeBinary, nullable=False),  # the answer's bytes, empty when refused
     sa.Column("code", sa.Text, nullable=False, server_default=""),
     sa.Column("field", sa.Text, nullable=False, server_default=""),
-    sa.Column("receipt", sa.LargeBinary, nullable=False),
+    sa.Column("receipt_chain", sa.Text, nullable=False),
+    sa.Column("receipt_sequence", sa.BigInteger, nullable=False),  # written in the same transaction
     _created(),
     sa.CheckConstraint(sa.column("state").in_(("done", "refused")), name="state"),
     sa.CheckConstraint("(state = 'refused') = (code <> '')", name="code"),

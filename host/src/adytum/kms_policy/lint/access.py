@@ -16,7 +16,8 @@ _PRINCIPAL = re.compile(
     r"|sts::[0-9]{12}:(assumed-role|federated-user)/[\w+=,.@/-]+)"
 )
 _UNIQUE_ID = re.compile(r"A(IDA|ROA|GPA|NPA)[A-Z0-9]{12,}")
-_SENSITIVE: Final = frozenset((*keys.ATTESTABLE, *keys.NOT_ATTESTABLE, *keys.CONTROL)) - {"Verify", "VerifyMac"}
+_PUBLIC: Final = {"Encapsulate", "Verify", "VerifyMac"}  # they yield nothing that is secret
+_SENSITIVE: Final = frozenset((*keys.ATTESTABLE, *keys.NOT_ATTESTABLE, *keys.CONTROL)) - _PUBLIC
 _ABOUT_THE_CALLER: Final = {"aws:principalarn", "kms:calleraccount", "aws:principalaccount", "aws:principalorgid"}
 
 
@@ -87,7 +88,7 @@ def what(statement: Statement, kind: Kind, closed: frozenset[str]) -> Iterator[F
             "COPY_ALLOWED",
             "A replica has a key policy of its own, and imported key material is known to who made it.",
         )
-    others = open_ & {*keys.NOT_ATTESTABLE} - {"ReEncryptFrom", "ReEncryptTo", "Verify", "VerifyMac"}
+    others = open_ & {*keys.NOT_ATTESTABLE} - {"ReEncryptFrom", "ReEncryptTo", *_PUBLIC}
     if others and not any(c.about_attestation for c in statement.conditions):
         yield "UNATTESTED_USE_ALLOWED", f"{', '.join(sorted(others))} cannot be attested."
     yield from _resource(statement, kind)

@@ -29,10 +29,10 @@ def values(statement: Statement) -> Iterator[Found]:
         if condition.base in ("StringEquals", "StringNotEquals", "StringLike", "StringNotLike"):
             yield "OPERATOR_CASE_SENSITIVE", f"{condition.operator} compares the digits of {condition.key} by case."
         if condition.pcr is not None:
-            yield from _value(condition, condition.pcr)
+            yield from _value(condition, condition.pcr, allows=statement.allows)
 
 
-def _value(condition: Condition, index: int) -> Iterator[Found]:
+def _value(condition: Condition, index: int, *, allows: bool) -> Iterator[Found]:
     for value in condition.values:
         if any(c in value for c in "*?"):
             yield "PCR_PATTERN", f"PCR{index} is compared with a pattern, which other images can meet."
@@ -43,7 +43,7 @@ def _value(condition: Condition, index: int) -> Iterator[Found]:
             yield "PCR_ZERO", f"PCR{index} is zero, as an enclave in debug mode shows it, whose memory can be read."
         elif value != value.lower() and "IgnoreCase" not in condition.base:
             yield "PCR_UPPER_CASE", f"A value of PCR{index} has upper-case digits; KMS compares lower-case ones."
-        elif index == 2 and value.lower() == PCR2_OF_NOTHING:
+        elif allows and index == 2 and value.lower() == PCR2_OF_NOTHING:
             yield "PCR2_CONSTANT", "This PCR2 is the constant of every image without an application ramdisk."
 
 
@@ -66,7 +66,7 @@ def demands(statement: Statement, kind: str, closed: frozenset[str]) -> Iterator
         if any(c.base == "Null" for c in attested):
             yield "ATTESTATION_ANY_IMAGE", f"{named}: any enclave of anybody has an attestation document."
         else:
-            yield "ATTESTATION_MISSING", f"{named} needs no attestation document: the parent itself may call it."
+            yield "ATTESTATION_MISSING", f"{named}: no PCR is demanded, so no document of the enclave is needed."
         return
     yield from _pins(statement.demanded)
 

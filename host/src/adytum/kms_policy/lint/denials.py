@@ -48,7 +48,7 @@ def missing(statements: Sequence[Statement], shut: frozenset[str]) -> Iterator[F
     if open_ := {name for name in used if not any(_hits_other_images(s, name) for s in statements)}:
         yield (
             "DENY_UNATTESTED_MISSING",
-            (f"Nothing denies {', '.join(sorted(open_))} to calls without the right document; the next Allow may."),
+            (f"Nothing denies {', '.join(sorted(open_))} to calls without the right document: one more Allow does."),
         )
     if not {"ReEncryptFrom", "ReEncryptTo"} <= shut:
         yield "DENY_REENCRYPT_MISSING", "Nothing denies ReEncrypt, which needs no document."
