@@ -87,6 +87,7 @@ class ScriptedEnclave:
         self.hpke_key = X25519PrivateKey.generate()
         self.policies = {}
         self._link, self._sequence = GENESIS, 0
+        self.trail: list[bytes] = []
         self._answers: dict[tuple[str, str], tuple[bytes, ExecuteReply | Refusal]] = {}
 
     @property
@@ -167,6 +168,10 @@ class ScriptedEnclave:
         self._up()
         policies = {tenant: version for tenant, (version, _) in self.policies.items()}
         return messages.HealthReply(self.phase, self.boot_id, 1, 0, 0, 0, policies, self._sequence, {"executed": 1})
+
+    async def get_receipts(self, first: int, *, timeout_s: float | None = None) -> list[bytes]:
+        self._up()
+        return self.trail[first - 1 :]
 
     def close(self) -> None:
         self.down = True
@@ -337,7 +342,11 @@ class ScriptedEnclave:
         self._link = next_link(self._link, sha256(text))
         signature = self.receipt_key.sign(head_bytes(self.boot_id, self._sequence, self._link))
         key = self.receipt_key.public_key().public_bytes_raw().hex()
-        return receipts.encode(ReceiptEnvelope(body=text.decode(), following=[], key=key, signature=signature.hex()))
+        envelope = receipts.encode(
+            ReceiptEnvelope(body=text.decode(), following=[], key=key, signature=signature.hex())
+        )
+        self.trail.append(envelope)
+        return envelope
 
 
 def scripted_settings(enclave: ScriptedEnclave, directory: Path, **tee: Any) -> Settings:

@@ -33,6 +33,7 @@ from adytum.service.ports import CredentialsProvider, Enclave, NowMs, RandomByte
 from adytum.service.routes import Parts, cold_routes
 from adytum.service.story import Story
 from adytum.service.supervisor import POLL_S, Supervisor
+from adytum.service.trail import Trail
 from adytum.service.unavailable import AbsentEnclave
 from adytum.serving import HttpServer
 from adytum.settings import EnclaveAddress, Settings
@@ -113,7 +114,7 @@ class Service:
             self._dsn, self._migrate_first = self._embedded.dsn(), True
         if self._migrate_first:
             await migrate.upgrade(self._dsn)
-        manifest = _read_manifest(tee.manifestFile)
+        manifest = read_manifest(tee.manifestFile)
         self.database = Database(
             self._dsn,
             pool_size=settings.database.poolSize,
@@ -189,6 +190,7 @@ class Service:
             metrics=metrics,
             poll_s=self._poll_s,
             timeout_s=tee.requestTimeoutSeconds,
+            trail=Trail(enclave, self.database, self.batcher),
         )
         return Member(address.name, enclave, gate, supervisor)
 
@@ -239,7 +241,7 @@ def anchors_of(path: Path | None) -> tuple[Anchor, ...]:
     return (AWS_ANCHOR,) if path is None else (anchor_from_pem(path.read_bytes()),)
 
 
-def _read_manifest(path: Path | None) -> bytes | None:
+def read_manifest(path: Path | None) -> bytes | None:
     """Parsed before the enclave sees it, so that a mistake is told at start. Errors: OSError, MANIFEST_INVALID."""
     if path is None:
         return None

@@ -28,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "pipe": ("adytum.cli.pipe", "pipe", "Carry the enclave's bytes to KMS, and to nothing else."),
     "policy": ("adytum.cli.policy", "policy", "Validate, sign, push and show policies."),
     "receipts": ("adytum.cli.receipts", "receipts", "Export receipts for an audit."),
+    "release": ("adytum.cli.release", "release", "Let a new image take over, and prove that the old one is refused."),
     "serve": ("adytum.cli.serve", "serve", "Run the host service."),
     "sign": ("adytum.cli.sign", "sign", "Sign with a key in the enclave."),
 }

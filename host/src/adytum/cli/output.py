@@ -13,6 +13,7 @@ from rich.table import Table
 
 from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
 from adytum.client.signers import SignerError
+from adytum.releases.errors import ReleaseError
 from adytum.settings import SettingsError
 from adytum.storage.embedded import EmbeddedPostgresError
 from adytum_policy.document import QuorumError
@@ -80,6 +81,8 @@ def report_failures(ctx: click.Context) -> Iterator[None]:
         )
     except (AdytumError, AttestationError) as error:
         _fail(ctx, _described(error), _sentence(error))
+    except ReleaseError as error:
+        _fail(ctx, {"code": error.code.value, "field": error.field, "text": error.code.text}, f"refused: {error}")
     except (SignerError, EmbeddedPostgresError) as error:
         _fail(ctx, {"code": "FAILED", "text": str(error)}, str(error))
     except OSError as error:

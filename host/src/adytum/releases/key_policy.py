@@ -15,6 +15,7 @@ from adytum.kms_policy.errors import KmsPolicyError
 from adytum.kms_policy.render import key_policy, to_json
 from adytum.releases.errors import ReleaseCode, ReleaseError
 from adytum.releases.release import Release
+from adytum_verify import PcrPolicy
 
 Json = dict[str, Any]
 _PARENT_ROLE: Final = 3
@@ -46,6 +47,15 @@ def policy_for(deployment: Deployment, releases: Iterable[Release]) -> Json:
         return key_policy(deployment.roles, images, deployment.tenants)
     except KmsPolicyError as error:
         raise ReleaseError(ReleaseCode.KEY_POLICY, error.sentence) from None
+
+
+def require_known(configured: Iterable[PcrPolicy], releases: Iterable[Release]) -> None:
+    """Every image that the settings allow must be one of `releases`: the key policy would shut it out otherwise, while
+    it serves. Errors: KEY_POLICY."""
+    known = list(releases)
+    for image in configured:
+        if not any(all(image.pcrs.get(i, value) == value for i, value in r.pcrs.items()) for r in known):
+            raise ReleaseError(ReleaseCode.KEY_POLICY, "tee.allowedPCRs has an image that is no release: add it first")
 
 
 def difference(current: str, wanted: Json) -> str:

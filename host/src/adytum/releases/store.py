@@ -56,6 +56,37 @@ async def reports(database: Database) -> list[Report]:
     return [Report(**dict(row.items())) for row in rows]
 
 
+def summary(releases: Sequence[Release], found: Sequence[Report]) -> dict[str, Any]:
+    """For people and programs: each release with the enclaves that are proven, and every enclave."""
+    shown = []
+    for release in releases:
+        mine = [report for report in found if report.release == release.name and report.is_proven]
+        shown.append(
+            {
+                "name": release.name,
+                "state": release.state,
+                "pcr0": release.pcrs[0].hex(),
+                "proven": len(mine),
+                "serving": sum(report.state == "serving" for report in mine),
+                "certificate_until": min((report.certificate_until for report in mine), default=0),
+                "changed_at": None if release.changed_at is None else release.changed_at.isoformat(),
+            }
+        )
+    enclaves = [
+        {
+            "host": report.host,
+            "enclave": report.enclave,
+            "boot_id": report.boot_id,
+            "release": report.release,
+            "state": report.state,
+            "reason": report.reason,
+            "certificate_until": report.certificate_until,
+        }
+        for report in found
+    ]
+    return {"releases": shown, "enclaves": enclaves}
+
+
 async def write_reports(database: Database, host: str, found: Sequence[Report]) -> None:
     """Replace what `host` said before; nothing replaces it with nothing. Errors: STORAGE_UNAVAILABLE."""
     async with database.connection() as connection, connection.transaction():

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from adytum.releases import store
 from adytum.service import answer
 from adytum.service.answer import Answer
 from adytum.service.http import read_body
@@ -55,6 +56,7 @@ def cold_routes(parts: Parts) -> Starlette:
         ("GET", "/v1/chains/{chain}", _get_chain),
         ("GET", "/v1/receipts", _list_receipts),
         ("GET", "/v1/requests/{tenant}/{request_id}", _get_request),
+        ("GET", "/v1/releases", _releases),
         ("GET", "/v1/health", _health),
         ("GET", "/metrics", _metrics),
     ]
@@ -234,6 +236,12 @@ async def _health(parts: Parts, _request: Request) -> Answer:
         },
         200 if ready else 503,
     )
+
+
+async def _releases(parts: Parts, _request: Request) -> Answer:
+    """The releases, and how the enclaves of all hosts stand to them."""
+    releases, reports = await store.load(parts.database), await store.reports(parts.database)
+    return answer.json_answer(store.summary(releases, reports))
 
 
 async def _metrics(parts: Parts, _request: Request) -> Answer:

@@ -13,6 +13,7 @@ import logging
 from adytum.service.gate import Gate
 from adytum.service.metrics import EnclaveMetrics
 from adytum.service.ports import AWAITING_MANIFEST, READY, CredentialsProvider, Enclave
+from adytum.service.trail import Trail
 from adytum.storage.database import Database
 from adytum.storage.reads import newest_policies
 from adytum_wire.errors import AdytumError, Code
@@ -39,7 +40,9 @@ class Supervisor:
         metrics: EnclaveMetrics,
         poll_s: float = POLL_S,
         timeout_s: float = 5,
+        trail: Trail | None = None,
     ) -> None:
+        self._trail = trail
         self.health: HealthReply | None = None
         self._enclave = enclave
         self._gate = gate
@@ -117,6 +120,8 @@ class Supervisor:
         if self._problem:
             log.info("the enclave is ready")
         self._problem = ""
+        if self._trail is not None:
+            await self._trail.mend(health.boot_id, health.receipts, now)
 
     async def _meet(self, boot_id: str) -> None:
         """A boot that we have not seen: nothing that we pushed before holds any more."""

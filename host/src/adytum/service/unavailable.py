@@ -28,6 +28,9 @@ class AbsentEnclave:
     async def health(self, **_: object) -> NoReturn:
         raise AdytumError(Code.PEER_UNAVAILABLE)
 
+    async def get_receipts(self, *_: object, **__: object) -> NoReturn:
+        raise AdytumError(Code.PEER_UNAVAILABLE)
+
     async def execute(self, *_: object, **__: object) -> NoReturn:
         raise AdytumError(Code.PEER_UNAVAILABLE)
 
