@@ -305,6 +305,20 @@ async def test_attempts_end_and_the_error_says_how_to_go_on(liar: Any) -> None:
         await adytum.sign_ethereum(key_id, TX, request_id="r-lost-00001")
     assert (caught.value.code, caught.value.request_id) == (Code.PEER_UNAVAILABLE, "r-lost-00001")
     assert isinstance(caught.value, AdytumError)
+    transport.fail_after = 0
+    answer = await adytum.repeat(caught.value.body)
+    assert answer.result.request_id == "r-lost-00001"
+    assert answer.receipt.receipt.request_digest == sha256(caught.value.body).hex()
+    assert (await adytum.repeat(caught.value.body)).receipt_bytes == answer.receipt_bytes
+
+
+async def test_a_body_of_another_tenant_or_a_broken_one_is_not_repeated(liar: Any) -> None:
+    _, adytum, _ = liar
+    body = b'{"operation":"reseal","v":1,"tenant":"umbrella","request_id":"r-00000001","issued_at":1,"key_id":"key-%s"}'
+    for bad in (body.replace(b"%s", b"0" * 32), b"{}"):
+        with pytest.raises(AdytumError) as caught:
+            await adytum.repeat(bad)
+        assert caught.value.code is Code.REQUEST_INVALID
 
 
 async def test_retryable_refusals_are_repeated_and_final_ones_are_not(connect: Any, enclave: ScriptedEnclave) -> None:

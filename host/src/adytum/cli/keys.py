@@ -54,7 +54,7 @@ def show(client: ClientOptions, key_id: str) -> None:
 @client_options
 @click.argument("algorithm", type=click.Choice(_ALGORITHMS))
 @click.option("--label", "labels", multiple=True, help="A label that the policy can name; may be given again.")
-@click.option("--request-id", default="", help="Repeat an earlier request instead of making a new one.")
+@click.option("--request-id", default="", help="A name of your own for the request; never used before.")
 @json_option
 def generate(client: ClientOptions, algorithm: str, labels: tuple[str, ...], request_id: str) -> None:
     """Make a key inside the enclave."""

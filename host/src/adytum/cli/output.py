@@ -99,7 +99,7 @@ def _sentence(error: AdytumError | AttestationError) -> str:
     if isinstance(error, UntrustedError):
         return f"not trusted: {text}"
     if isinstance(error, UnreachableError):
-        again = f" Repeat with --request-id {error.request_id}." if error.request_id else ""
+        again = f" It may have been carried out, as request {error.request_id}." if error.request_id else ""
         return f"not answered: {text}{again}"
     return f"refused: {text}"
 

@@ -23,7 +23,7 @@ def sign() -> None:
 @client_options
 @click.argument("key_id")
 @click.argument("unsigned")
-@click.option("--request-id", default="", help="Repeat an earlier request: the same bytes come back.")
+@click.option("--request-id", default="", help="A name of your own for the request; never used before.")
 @json_option
 def ethereum(client: ClientOptions, key_id: str, unsigned: str, request_id: str) -> None:
     """Sign an Ethereum transaction.

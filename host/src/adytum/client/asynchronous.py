@@ -39,8 +39,8 @@ class AsyncAdytum:
 
     `expected`: the images you allow (there is no way to allow any). `anchors`: AWS's root, unless you run a stand-in.
     `manifest_hash` (32 bytes): where given, only enclaves configured with that manifest are believed. `http`: a client
-    of your own (TLS settings, proxies), which you close; else one is made. `request_id`: give the same one to repeat a
-    call across restarts; left out, a random one is used, and repeats within a call use it too.
+    of your own (TLS settings, proxies), which you close; else one is made. `request_id`: a name of your own, once
+    for each request; left out, a random one is used. Repeats within a call send the same bytes; `repeat` does so later.
 
     Errors of all calls: `adytum.client.errors`.
 
@@ -136,6 +136,11 @@ class AsyncAdytum:
     async def reseal(self, key_id: str, *, request_id: str = "") -> Answer:
         """Encrypt the record again under a fresh data key; the older version is refused from then on."""
         return await self._run(self._talk.reseal(key_id, request_id))
+
+    async def repeat(self, body: bytes) -> Answer:
+        """Send a signed body again as it was (`UnreachableError.body`, or kept by you): the same answer comes back, or
+        the request is carried out now if it never was. Only within the enclave's request window."""
+        return await self._run(self._talk.repeat(body))
 
     async def put_policy(self, envelope: bytes) -> PolicyInForce:
         """Put a policy that the tenant's admin quorum signed (`adytum.client.policy`)."""

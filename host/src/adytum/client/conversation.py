@@ -36,6 +36,7 @@ from adytum_wire.requests import (
     Stamp,
     Unseal,
     import_info,
+    parse_body,
     unseal_info,
 )
 from adytum_wire.results import UnsealResult
@@ -190,8 +191,16 @@ class Conversation:
         enc, ciphertext = hpke.seal(hpke_key, secret, info=import_info(self.tenant, request_id))
         return Sealed(enc=enc.hex(), ciphertext=ciphertext.hex())
 
+    def repeat(self, raw: bytes) -> Steps[Answer]:
+        body = parse_body(raw)
+        if body.tenant != self.tenant:
+            raise AdytumError(Code.REQUEST_INVALID, "$.tenant")
+        return self._send_bytes(raw, body)
+
     def _send(self, body: Body) -> Steps[Answer]:
-        raw = encode(body)
+        return self._send_bytes(encode(body), body)
+
+    def _send_bytes(self, raw: bytes, body: Body) -> Steps[Answer]:
         stamp = Stamp(self._signer.scheme, self._signer.public_key, self._signer.sign(pae(REQUEST, raw)))
         headers = {STAMP_HEADER: format_stamp(stamp), "Content-Type": "application/json"}
         call = Call(method="POST", path=_PATHS[type(body)], content=raw, headers=headers)

@@ -26,9 +26,10 @@ class UntrustedError(AdytumError):
 
 
 class UnreachableError(AdytumError):
-    """The last retryable code, after the last attempt. The request may have been carried out: `request_id` repeats
-    it."""
+    """The last retryable code, after the last attempt. The request may have been carried out: `repeat(body)` asks for
+    its answer again, with no second effect. `body`: exactly what was signed, empty for reads."""
 
-    def __init__(self, code: Code, field: str = "", *, request_id: str = "") -> None:
+    def __init__(self, code: Code, field: str = "", *, request_id: str = "", body: bytes = b"") -> None:
         super().__init__(code, field)
         self.request_id = request_id
+        self.body = body

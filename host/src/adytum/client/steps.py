@@ -96,7 +96,8 @@ def ask(call: Call, retries: Retries, request_id: str = "") -> Steps[tuple[Came,
             return came, failure
         failures += 1
         if failures >= retries.attempts:
-            raise UnreachableError(failure.code, failure.error.field, request_id=request_id)
+            body = call.content if request_id else b""
+            raise UnreachableError(failure.code, failure.error.field, request_id=request_id, body=body)
         yield retries.pause(failures, failure.error.retry_after_ms)
 
 

@@ -117,6 +117,11 @@ class Adytum:
         """Encrypt the record again under a fresh data key; the older version is refused from then on."""
         return self._run(self._talk.reseal(key_id, request_id))
 
+    def repeat(self, body: bytes) -> Answer:
+        """Send a signed body again as it was (`UnreachableError.body`, or kept by you): the same answer comes back, or
+        the request is carried out now if it never was. Only within the enclave's request window."""
+        return self._run(self._talk.repeat(body))
+
     def put_policy(self, envelope: bytes) -> PolicyInForce:
         """Put a policy that the tenant's admin quorum signed (`adytum.client.policy`)."""
         return self._run(self._talk.put_policy(envelope))
