@@ -19,7 +19,7 @@ from adytum_wire.record import Record, encryption_context, parse_header
 
 
 def data_key(stack: Stack, record: Record) -> bytes:
-    """The record's data key, by a key policy that an operator with PutKeyPolicy could set; it is put back afterwards."""
+    """The record's data key, by a key policy that break-glass could set; it is put back afterwards."""
     kms: RunningKms = stack.kms
     header = parse_header(record.header)
     everyone = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}

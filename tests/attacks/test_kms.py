@@ -1,4 +1,4 @@
-"""KMS as a hostile host can present it: forged, swapped, impersonated, throttled, gone; and KMS refusing other images."""
+"""KMS as a hostile host can present it: forged, swapped, throttled, gone; and KMS refusing other images."""
 
 from __future__ import annotations
 

@@ -88,7 +88,10 @@ def tree(tmp_path: Path) -> Path:
 
 def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
     path = ":".join(str(tree / dist / "src") for dist in DISTS)
-    code = "import sys; from importlinter.cli import lint_imports_command; sys.argv=['lint-imports','--no-cache']; lint_imports_command()"
+    code = (
+        "import sys; from importlinter.cli import lint_imports_command\n"
+        "sys.argv = ['lint-imports', '--no-cache']; lint_imports_command()"
+    )
     return subprocess.run(
         [sys.executable, "-c", code], cwd=tree, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )

@@ -60,7 +60,12 @@ def policy(host: Host, client: Person) -> dict[str, Any]:
         "selectors": ["none"],
         "erc20": "*",
     }
-    common: dict[str, Any] = {"effect": "allow", "principals": ["role:treasurer"], "labels": [LABEL], "algorithms": ["secp256k1"]}
+    common: dict[str, Any] = {
+        "effect": "allow",
+        "principals": ["role:treasurer"],
+        "labels": [LABEL],
+        "algorithms": ["secp256k1"],
+    }
     rules = [
         common | {"id": "make-keys", "operations": ["generate_key"], "content": "*"},
         common | {"id": "pay-the-supplier", "operations": ["sign"], "content": [transfer]},
