@@ -53,8 +53,8 @@ def envelope(data: bytes) -> None:
 
 def transaction(data: bytes) -> None:
     decoded = ethereum.decode(data)
-    if decoded.dynamic_fee:
-        again = b"\x02" + rlp.encode(list(decoded.items))
+    if decoded.prefix:
+        again = decoded.prefix + rlp.encode(list(decoded.items))
     else:
         again = rlp.encode([*decoded.items, rlp.encode_int(decoded.chain_id), b"", b""])
     if again != data:

@@ -10,19 +10,16 @@ time that the caller has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from adytum_policy import shape
-from adytum_policy.content.address import is_checksummed
+from adytum_policy.matchers import bad_fields
 from adytum_policy.quorum import Quorum, QuorumError, count_signatures
 from adytum_policy.rules import Rule, compile_rule
 from adytum_wire import limits, signatures, strict_json
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Tenant
 from adytum_wire.types import Digest, Scheme, sha256
-
-_MAX_UINT256 = 2**256 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,34 +125,8 @@ def _check_rules(document: shape.PolicyDocument) -> None:
         if not {"sign"}.issuperset(rule.operations):
             raise _invalid(f"{path}.content")
         for matcher_at, matcher in enumerate(rule.content):
-            for name in _bad_fields(matcher):
+            for name in bad_fields(matcher, allow=rule.effect == "allow"):
                 raise _invalid(f"{path}.content[{matcher_at}].{name}")
-
-
-def _bad_fields(matcher: shape.EthereumEntry) -> Iterator[str]:
-    if not _are_addresses(matcher.to):
-        yield "to"
-    if _over(matcher.min_value):
-        yield "min_value"
-    if _over(matcher.max_value):
-        yield "max_value"
-    if matcher.erc20 == "*":
-        return
-    if not _are_addresses(matcher.erc20.recipients):
-        yield "erc20.recipients"
-    if _over(matcher.erc20.min_amount):
-        yield "erc20.min_amount"
-    if _over(matcher.erc20.max_amount):
-        yield "erc20.max_amount"
-
-
-def _are_addresses(listed: list[str] | shape.Wildcard) -> bool:
-    """All lower case carries no checksum; anything else must carry the right one (EIP-55)."""
-    return listed == "*" or all(text == text.lower() or is_checksummed(text) for text in listed)
-
-
-def _over(amount: str) -> bool:
-    return amount != "*" and int(amount) > _MAX_UINT256
 
 
 def _invalid(field_path: str) -> AdytumError:

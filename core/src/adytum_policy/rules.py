@@ -1,39 +1,25 @@
 """Compiled rules: the fast form of `shape.RuleEntry`, built once when a policy is opened.
 
-Deciding runs for each request inside the enclave, so lists are frozensets, numbers are ints, addresses are bytes, and
-the outcome objects of the receipt exist beforehand. `None` in a compiled rule stands for "*" (no condition).
+Deciding runs for each request inside the enclave, so lists are frozensets, and the outcome objects of the receipt exist
+beforehand. Conditions on content are in `matchers`. `None` in a compiled rule stands for "*" (no condition).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from msgspec import Struct
 
 from adytum_policy import shape
 from adytum_policy.facts import ContentFacts
+from adytum_policy.matchers import CONTENT_CONDITIONS, Matcher, compile_matcher
+from adytum_policy.matchers.values import strings
 from adytum_wire.receipts import RuleOutcome
 
 # Operations whose request chooses the labels of a new record (P-10).
 _LABELLING = frozenset({"generate_key", "import_key", "seal"})
 
-# Conditions on content in the order in which they are looked at.
-CONTENT_CONDITIONS = (
-    "content.type",
-    "content.chain_id",
-    "content.contract_creation",
-    "content.to",
-    "content.min_value",
-    "content.max_value",
-    "content.max_fee",
-    "content.selector",
-    "content.erc20",
-    "content.erc20.method",
-    "content.erc20.recipient",
-    "content.erc20.min_amount",
-    "content.erc20.max_amount",
-)
 _DEPTH = {name: depth for depth, name in enumerate(CONTENT_CONDITIONS)}
 CONDITIONS = ("operation", "principal", "label", "algorithm", "content", *CONTENT_CONDITIONS)
 
@@ -54,48 +40,6 @@ class Subject(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Erc20Matcher:
-    methods: frozenset[str] | None
-    recipients: frozenset[bytes] | None
-    min_amount: int | None
-    max_amount: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EthereumMatcher:
-    type: str
-    chain_ids: frozenset[int] | None
-    contract_creation: bool | None
-    to: frozenset[bytes] | None
-    min_value: int | None
-    max_value: int | None
-    max_fee: int | None
-    selectors: frozenset[bytes] | None
-    erc20: Erc20Matcher | None
-
-    def failed(self, facts: ContentFacts) -> str:
-        """The name of the first condition that does not hold, "" when all do."""
-        if facts.type != self.type:
-            return "content.type"
-        if self.chain_ids is not None and facts.chain_id not in self.chain_ids:
-            return "content.chain_id"
-        to = facts.to
-        if self.contract_creation is not None and (to is None) is not self.contract_creation:
-            return "content.contract_creation"
-        if self.to is not None and (to is None or to not in self.to):
-            return "content.to"
-        if self.min_value is not None and facts.value < self.min_value:
-            return "content.min_value"
-        if self.max_value is not None and facts.value > self.max_value:
-            return "content.max_value"
-        if self.max_fee is not None and facts.max_fee > self.max_fee:
-            return "content.max_fee"
-        if self.selectors is not None and (facts.selector is None or facts.selector not in self.selectors):
-            return "content.selector"
-        return "" if self.erc20 is None else _erc20_failed(self.erc20, facts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     id: str
     allow: bool
@@ -104,7 +48,7 @@ class Rule:
     roles: frozenset[str]
     labels: frozenset[str] | None
     algorithms: frozenset[str] | None
-    content: tuple[EthereumMatcher, ...] | None
+    content: tuple[Matcher, ...] | None
     matched: RuleOutcome
     said: dict[str, RuleOutcome] = field(repr=False)
 
@@ -159,62 +103,11 @@ def compile_rule(entry: shape.RuleEntry) -> Rule:
         operations=frozenset(entry.operations),
         principals=principals,
         roles=roles or frozenset(),
-        labels=_strings(entry.labels),
-        algorithms=_strings(entry.algorithms),
-        content=None if entry.content == "*" else tuple(_ethereum(matcher) for matcher in entry.content),
+        labels=strings(entry.labels),
+        algorithms=strings(entry.algorithms),
+        content=None
+        if entry.content == "*"
+        else tuple(compile_matcher(matcher, allow=effect == "allow") for matcher in entry.content),
         matched=RuleOutcome(entry.id, effect),
         said={name: RuleOutcome(entry.id, name) for name in CONDITIONS},
     )
-
-
-def _erc20_failed(erc20: Erc20Matcher, facts: ContentFacts) -> str:
-    found = facts.token
-    if found is None:
-        return "content.erc20"
-    if erc20.methods is not None and found.method not in erc20.methods:
-        return "content.erc20.method"
-    if erc20.recipients is not None and found.recipient not in erc20.recipients:
-        return "content.erc20.recipient"
-    if erc20.min_amount is not None and found.amount < erc20.min_amount:
-        return "content.erc20.min_amount"
-    if erc20.max_amount is not None and found.amount > erc20.max_amount:
-        return "content.erc20.max_amount"
-    return ""
-
-
-def _ethereum(entry: shape.EthereumEntry) -> EthereumMatcher:
-    erc20 = entry.erc20
-    return EthereumMatcher(
-        type=entry.type,
-        chain_ids=None if entry.chain_ids == "*" else frozenset(entry.chain_ids),
-        contract_creation=None if entry.contract_creation == "*" else entry.contract_creation,
-        to=_addresses(entry.to),
-        min_value=_amount(entry.min_value),
-        max_value=_amount(entry.max_value),
-        max_fee=_amount(entry.max_fee),
-        selectors=(
-            None
-            if entry.selectors == "*"
-            else frozenset(b"" if text == "none" else bytes.fromhex(text[2:]) for text in entry.selectors)
-        ),
-        erc20=None
-        if erc20 == "*"
-        else Erc20Matcher(
-            methods=_strings(erc20.methods),
-            recipients=_addresses(erc20.recipients),
-            min_amount=_amount(erc20.min_amount),
-            max_amount=_amount(erc20.max_amount),
-        ),
-    )
-
-
-def _strings(listed: Iterable[str]) -> frozenset[str] | None:
-    return None if listed == "*" else frozenset(map(str, listed))
-
-
-def _addresses(listed: Iterable[str]) -> frozenset[bytes] | None:
-    return None if listed == "*" else frozenset(bytes.fromhex(text[2:]) for text in listed)
-
-
-def _amount(text: str) -> int | None:
-    return None if text == "*" else int(text)

@@ -36,6 +36,9 @@ Amount = Annotated[
 ]  # decimal; JSON numbers lose digits in many readers
 Fee = Annotated[str, Meta(pattern=r"\A(\*|0|[1-9][0-9]{0,96})\Z")]
 Selector = Annotated[str, Meta(pattern=r"\A(0x[0-9a-f]{8}|none)\Z")]  # "none": empty calldata
+Text = Annotated[str, Meta(min_length=1, max_length=256)]  # compared character by character
+TypeName = Annotated[str, Meta(pattern=r"\A[A-Za-z_$][A-Za-z0-9_$]{0,63}\Z")]
+SolanaAddress = Annotated[str, Meta(pattern=r"\A[1-9A-HJ-NP-Za-km-z]{32,44}\Z")]
 ChainId = Annotated[int, Meta(ge=1, le=2**53)]
 
 
@@ -64,12 +67,13 @@ class Erc20Entry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_amount: Amount
 
 
-class EthereumEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Conditions on a decoded Ethereum transaction; all must hold. Amounts in wei, both ends included. `max_fee` bounds
-    gas limit times (maximum) gas price, without which a small transfer could burn a whole balance as fees."""
+class EthereumEntry(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="ethereum-transaction"
+):
+    """Conditions on a decoded Ethereum transaction (legacy, EIP-2930, EIP-1559); all must hold. Amounts in wei, both
+    ends included. `max_fee` bounds gas limit times (maximum) gas price, without which a small transfer could burn a
+    whole balance as fees."""
 
-    # A plain field and not a msgspec tag: msgspec lets the tag of a lone struct be absent.
-    type: Literal["ethereum-transaction"]
     chain_ids: list[ChainId] | Wildcard
     contract_creation: bool | Wildcard
     to: list[Address] | Wildcard
@@ -78,6 +82,69 @@ class EthereumEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_fee: Fee
     selectors: list[Selector] | Wildcard
     erc20: Erc20Entry | Wildcard
+
+
+class EthereumBlobEntry(EthereumEntry, frozen=True, kw_only=True, tag="ethereum-blob-transaction"):
+    """The same for transactions that carry blobs (EIP-4844). `max_fee` includes what the blobs may cost."""
+
+
+class EthereumSetCodeEntry(EthereumEntry, frozen=True, kw_only=True, tag="ethereum-set-code-transaction"):
+    """The same for transactions that let code act for accounts (EIP-7702). `delegates`: the code's addresses; no "*" in
+    an allow rule."""
+
+    delegates: list[Address] | Wildcard
+
+
+class MessageEntry(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="eip191-message"
+):
+    """Conditions on an EIP-191 message. `readable`: a person can read it; bytes that nobody can read may be a digest of
+    anything. `prefixes`: the text begins with one of them."""
+
+    readable: bool | Wildcard
+    prefixes: list[Text] | Wildcard
+
+
+class PermitEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Conditions on an EIP-2612 Permit. Values in the token's smallest unit, both ends included. The token is the
+    domain's verifying contract."""
+
+    spenders: list[Address] | Wildcard
+    min_value: Amount
+    max_value: Amount
+
+
+class TypedDataEntry(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="eip712-typed-data"
+):
+    """Conditions on EIP-712 typed data: its domain and its primary type, and for a Permit what it permits."""
+
+    domain_names: list[Text] | Wildcard
+    domain_versions: list[Text] | Wildcard
+    chain_ids: list[ChainId] | Wildcard
+    verifying_contracts: list[Address] | Wildcard
+    primary_types: list[TypeName] | Wildcard
+    permit: PermitEntry | Wildcard
+
+
+class SolanaEntry(
+    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="solana-message"
+):
+    """Conditions on a Solana message of transfers. Amounts are of the whole message, both ends included: lamports, and
+    tokens in their smallest unit. `recipients`: accounts, of token transfers token accounts."""
+
+    max_fee: Fee
+    programs: list[SolanaAddress] | Wildcard
+    recipients: list[SolanaAddress] | Wildcard
+    mints: list[SolanaAddress] | Wildcard
+    min_lamports: Amount
+    max_lamports: Amount
+    min_tokens: Amount
+    max_tokens: Amount
+
+
+# Never a lone struct: msgspec would let its tag be absent.
+ContentEntry = EthereumEntry | EthereumBlobEntry | EthereumSetCodeEntry | MessageEntry | TypedDataEntry | SolanaEntry
 
 
 class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -89,7 +156,7 @@ class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     principals: list[Who] | Wildcard
     labels: list[Label] | Wildcard
     algorithms: list[Algorithm] | Wildcard
-    content: Annotated[list[EthereumEntry], Meta(max_length=64)] | Wildcard
+    content: Annotated[list[ContentEntry], Meta(max_length=64)] | Wildcard
 
 
 class PolicyDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

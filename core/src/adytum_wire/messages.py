@@ -167,9 +167,14 @@ Reply = (
     | Refusal
 )
 
+
+class _Nothing(Struct, frozen=True, forbid_unknown_fields=True, tag="nothing"):
+    """No message. It makes the data port's type a union: msgspec lets the tag of a lone struct be absent (W-23)."""
+
+
 _encoder = msgspec.msgpack.Encoder()
 _control: msgspec.msgpack.Decoder[ControlRequest] = msgspec.msgpack.Decoder(ControlRequest)
-_data: msgspec.msgpack.Decoder[DataRequest] = msgspec.msgpack.Decoder(DataRequest)
+_data: msgspec.msgpack.Decoder[DataRequest | _Nothing] = msgspec.msgpack.Decoder(DataRequest | _Nothing)
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
@@ -184,7 +189,10 @@ def decode_control(payload: bytes | memoryview) -> ControlRequest:
 
 def decode_data(payload: bytes | memoryview) -> DataRequest:
     """Errors: MESSAGE_INVALID."""
-    return _decode(_data, payload)
+    message = _decode(_data, payload)
+    if isinstance(message, _Nothing):
+        raise AdytumError(Code.MESSAGE_INVALID)
+    return message
 
 
 def decode_reply(payload: bytes | memoryview) -> Reply:

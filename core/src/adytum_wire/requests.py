@@ -53,9 +53,28 @@ def unseal_info(tenant: str, request_id: str) -> bytes:
 class EthereumTransaction(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="ethereum-transaction"
 ):
-    """`unsigned`: the bytes whose keccak-256 is signed: 0x02||rlp(9 fields) (EIP-1559), or rlp(9 fields) (EIP-155)."""
+    """`unsigned`: the bytes whose keccak-256 is signed: type||rlp(fields) (EIP-2930, 1559, 4844, 7702), or
+    rlp(9 fields) (EIP-155)."""
 
     unsigned: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
+
+
+class PersonalMessage(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="eip191-message"):
+    """`message`: what stands after EIP-191's prefix and length, which the enclave adds."""
+
+    message: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
+
+
+class TypedData(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="eip712-typed-data"):
+    """`typed_data`: the JSON text that `eth_signTypedData_v4` takes: types, primaryType, domain, message."""
+
+    typed_data: Annotated[str, Meta(max_length=limits.MAX_CONTENT)]
+
+
+class SolanaMessage(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="solana-message"):
+    """`message`: the bytes that a transaction's signatures are over, legacy or v0."""
+
+    message: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
 
 
 class RawDigest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="raw-digest"):
@@ -71,7 +90,7 @@ class RawMessage(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     message: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
 
 
-Content = EthereumTransaction | RawDigest | RawMessage
+Content = EthereumTransaction | PersonalMessage | TypedData | SolanaMessage | RawDigest | RawMessage
 
 
 class _Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="operation"):
@@ -147,6 +166,6 @@ def parse_body(body: bytes) -> Body:
 
 def operation_of(body: Body) -> str:
     """The right that a policy must grant: the operation, with raw signing set apart as `sign-raw`."""
-    if isinstance(body, Sign) and not isinstance(body.content, EthereumTransaction):
+    if isinstance(body, Sign) and isinstance(body.content, RawDigest | RawMessage):
         return "sign-raw"
     return OPERATIONS[type(body)]

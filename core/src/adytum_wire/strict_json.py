@@ -1,8 +1,8 @@
 """JSON for signed bytes: one reading, or a refusal.
 
 Refuses what parsers disagree about: duplicate keys, trailing bytes, NaN and Infinity, floats, lone surrogates,
-byte order marks, encodings other than UTF-8, depth over `limits.MAX_JSON_DEPTH`. Types are then checked by msgspec in
-strict mode, where unknown and missing fields refuse.
+byte order marks, encodings other than UTF-8, depth over `limits.MAX_JSON_DEPTH`. The standard library's scanner looks
+for these and can only refuse; the value comes from msgspec in strict mode, where unknown and missing fields refuse.
 
 Contract for the fuzzer: `decode` returns a value of the type, or raises `AdytumError` with the caller's code. Nothing
 else ever leaves it.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -39,7 +40,7 @@ def _no_number(_text: str) -> NoReturn:
     raise _Refusal("not an integer")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_no_number, parse_constant=_no_number)
+_scanner = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_no_number, parse_constant=_no_number)
 
 
 def _too_deep(text: str) -> bool:
@@ -67,6 +68,11 @@ def _too_deep(text: str) -> bool:
     return False
 
 
+@lru_cache(maxsize=64)  # one for each of our document types
+def _reader(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, strict=True)
+
+
 def decode(data: bytes, kind: type[T], *, limit: int, code: Code) -> T:
     """Parse `data` (at most `limit` bytes of UTF-8 JSON) as `kind`.
 
@@ -78,16 +84,19 @@ def decode(data: bytes, kind: type[T], *, limit: int, code: Code) -> T:
         text = data.decode("utf-8")
         if _too_deep(text):
             raise AdytumError(code, "$ (too deep)")
-        value = _decoder.decode(text)
+        value = _scanner.decode(text)
         if "\\u" in text:  # only an escape can smuggle in a lone surrogate
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):  # includes JSONDecodeError, UnicodeError and our own refusals
         raise AdytumError(code, "$ (not strict JSON)") from None
     try:
-        return msgspec.convert(value, kind, strict=True)
+        result: T = _reader(kind).decode(data)  # type: ignore[arg-type]  # a type is hashable
+        return result
     except msgspec.ValidationError as error:
         found = _PATH.search(str(error))
         raise AdytumError(code, found.group(1) if found else "$") from None
+    except ValueError:  # msgspec.DecodeError, UnicodeError
+        raise AdytumError(code, "$ (not strict JSON)") from None
 
 
 def encode(value: Any) -> bytes:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from adytum_policy.facts import ContentFacts, TokenFacts
+from adytum_policy.facts import EthereumFacts, TokenFacts
 from adytum_policy.rules import Subject
 from adytum_wire import dsse
 from adytum_wire.manifest import Admin, Tenant
@@ -87,6 +87,54 @@ _DOCUMENT = {
             "content": "*",
         },
     ],
+}
+
+
+PERSON = [{"name": "name", "type": "string"}, {"name": "wallet", "type": "address"}]
+MAIL: dict[str, Any] = {
+    "types": {
+        "EIP712Domain": [
+            {"name": "name", "type": "string"},
+            {"name": "version", "type": "string"},
+            {"name": "chainId", "type": "uint256"},
+            {"name": "verifyingContract", "type": "address"},
+        ],
+        "Person": PERSON,
+        "Mail": [
+            {"name": "from", "type": "Person"},
+            {"name": "to", "type": "Person"},
+            {"name": "contents", "type": "string"},
+        ],
+    },
+    "primaryType": "Mail",
+    "domain": {
+        "name": "Ether Mail",
+        "version": "1",
+        "chainId": 1,
+        "verifyingContract": "0xCcCCccccCCCCcCCCCCCcCcCccCcCCCcCcccccccC",
+    },
+    "message": {
+        "from": {"name": "Cow", "wallet": "0xCD2a3d9F938E13CD947Ec05AbC7FE734Df8DD826"},
+        "to": {"name": "Bob", "wallet": "0xbBbBBBBbbBBBbbbBbbBbbbbBBbBbbbbBbBbbBBbB"},
+        "contents": "Hello, Bob!",
+    },
+}
+PERMIT_TYPE = [
+    {"name": name, "type": kind}
+    for name, kind in (
+        ("owner", "address"),
+        ("spender", "address"),
+        ("value", "uint256"),
+        ("nonce", "uint256"),
+        ("deadline", "uint256"),
+    )
+]
+SPENDER = "0x" + "11" * 20
+PERMIT: dict[str, Any] = {
+    "types": {"EIP712Domain": MAIL["types"]["EIP712Domain"], "Permit": PERMIT_TYPE},
+    "primaryType": "Permit",
+    "domain": MAIL["domain"] | {"name": "USD Coin", "version": "2"},
+    "message": {"owner": "0x" + "22" * 20, "spender": SPENDER, "value": "5000000", "nonce": 0, "deadline": 2**40},
 }
 
 
@@ -165,10 +213,10 @@ def seal() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def facts() -> Callable[..., ContentFacts]:
+def facts() -> Callable[..., EthereumFacts]:
     """Facts that `_MATCHER` matches, with changes."""
 
-    def build(**changes: Any) -> ContentFacts:
+    def build(**changes: Any) -> EthereumFacts:
         fields: dict[str, Any] = {
             "type": "ethereum-transaction",
             "chain_id": 1,
@@ -180,13 +228,13 @@ def facts() -> Callable[..., ContentFacts]:
                 method="transfer", recipient=bytes.fromhex(RECIPIENT[2:]), source=None, amount=1_000_000
             ),
         }
-        return ContentFacts(**(fields | changes))
+        return EthereumFacts(**(fields | changes))
 
     return build
 
 
 @pytest.fixture(scope="session")
-def subject(facts: Callable[..., ContentFacts]) -> Callable[..., Subject]:
+def subject(facts: Callable[..., EthereumFacts]) -> Callable[..., Subject]:
     """A subject that the rule "pay" allows, with changes."""
 
     def build(**changes: Any) -> Subject:
@@ -201,3 +249,15 @@ def subject(facts: Callable[..., ContentFacts]) -> Callable[..., Subject]:
         return Subject(**(fields | changes))
 
     return build
+
+
+@pytest.fixture
+def mail() -> dict[str, Any]:
+    """The typed data of EIP-712's own example (https://eips.ethereum.org/assets/eip-712/Example.js)."""
+    return copy.deepcopy(MAIL)
+
+
+@pytest.fixture
+def permit() -> dict[str, Any]:
+    """A Permit of EIP-2612 as a token's site asks for it."""
+    return copy.deepcopy(PERMIT)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adytum_policy.content import address_of, decode_content, ethereum
-from adytum_policy.facts import ContentFacts
+from adytum_policy.facts import EthereumFacts
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import EthereumTransaction
@@ -109,7 +109,7 @@ def test_facts_and_summary_say_what_the_transaction_says(tx: dict[str, Any]) -> 
     decoded = decode(unsigned_of(tx))
     price = tx.get("gasPrice", tx.get("maxFeePerGas"))
     data, to = tx["data"], bytes.fromhex(tx["to"][2:])
-    assert decoded.facts == ContentFacts(
+    assert decoded.facts == EthereumFacts(
         type="ethereum-transaction",
         chain_id=tx["chainId"],
         to=to or None,
@@ -140,8 +140,8 @@ def test_a_mutated_transaction_is_another_transaction_or_refused(tx: dict[str, A
         assert error.code is Code.CONTENT_INVALID
         return
     items = list(decoded.items)
-    if decoded.dynamic_fee:
-        assert b"\x02" + oracle_rlp.encode(items) == mutated
+    if decoded.prefix:
+        assert decoded.prefix + oracle_rlp.encode(items) == mutated
     else:
         assert oracle_rlp.encode([*items, decoded.chain_id, 0, 0]) == mutated
     assert (decoded.payload == decode(original).payload) == (mutated == original)

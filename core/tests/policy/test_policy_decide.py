@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from adytum_policy.decide import Decision, decide
 from adytum_policy.document import Policy, parse_policy
-from adytum_policy.facts import ContentFacts, TokenFacts
-from adytum_policy.rules import CONTENT_CONDITIONS, Subject
+from adytum_policy.facts import EthereumFacts, TokenFacts
+from adytum_policy.matchers import CONTENT_CONDITIONS
+from adytum_policy.rules import Subject
 from adytum_wire.errors import Code
 
 NOW = 1_000
@@ -184,7 +185,7 @@ def test_of_several_matchers_the_closest_is_named(subject: Callable[..., Subject
     ],
 )
 def test_an_absent_fact_never_satisfies(
-    subject: Callable[..., Subject], facts: Callable[..., ContentFacts], condition: dict[str, Any], outcome: str
+    subject: Callable[..., Subject], facts: Callable[..., EthereumFacts], condition: dict[str, Any], outcome: str
 ) -> None:
     """A contract creation has no destination, no selector and no token; deny rules read facts the same way."""
     creation = subject(facts=facts(to=None, selector=None, token=None))
@@ -260,7 +261,7 @@ _tokens = st.builds(
     amount=st.integers(0, 12),
 )
 _facts = st.builds(
-    ContentFacts,
+    EthereumFacts,
     type=st.just("ethereum-transaction"),
     chain_id=st.sampled_from([1, 5]),
     to=st.none() | _bytes20,
@@ -375,7 +376,7 @@ def _matches(rule: dict[str, Any], subject: Subject) -> bool:
     )
 
 
-def _matches_content(matcher: dict[str, Any], facts: ContentFacts) -> bool:
+def _matches_content(matcher: dict[str, Any], facts: EthereumFacts) -> bool:
     def hexed(value: bytes | None, empty: str = "?") -> str:
         return "absent" if value is None else ("0x" + value.hex() if value else empty)
 

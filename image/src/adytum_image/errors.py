@@ -1,4 +1,4 @@
-"""The errors of this distribution. Each has a stable `code`; the text never holds bytes of a file that was not trusted."""
+"""The errors of this distribution: a stable `code` each, and a text without bytes of a file that is not trusted."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -73,22 +74,34 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def running_host(stack: Stack, directory: Path, *, durable: bool = True) -> AsyncIterator[Host]:
-    """Start PostgreSQL in `directory` and the service; it configures the enclave, and is ready when handed out."""
+async def running_host(
+    stack: Stack,
+    directory: Path,
+    *,
+    durable: bool = True,
+    others: Sequence[Path] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Host]:
+    """Start PostgreSQL in `directory` and the service; it configures the enclave, and is ready when handed out.
+
+    `others`: directories of further enclaves, which need not run yet. `settings`: further sections, such as `canary`.
+    """
     manifest_file, roots_file = directory / "manifest.json", directory / "roots.pem"
     manifest_file.write_bytes(stack.manifest)
     roots_file.write_bytes(stack.kms.pki.root_pem)
     postgres = EmbeddedPostgres(directory / "pg", durable=durable)
     await asyncio.to_thread(postgres.start)
     try:
-        settings = Settings.model_validate(
+        enclaves = [{"developmentDirectory": str(place)} for place in (stack.directory, *others)]
+        made = Settings.model_validate(
             {
+                **(settings or {}),
                 "tee": {
                     "kmsKeyARN": stack.key_arn,
                     "allowedPCRs": stack.allowed_pcrs,
                     "manifestFile": str(manifest_file),
                     "attestationRootsFile": str(roots_file),
-                    "developmentDirectory": str(stack.directory),
+                    "enclaves": enclaves,
                 },
                 "database": {"dsn": postgres.dsn()},
                 "http": {"port": 0},
@@ -98,9 +111,7 @@ async def running_host(stack: Stack, directory: Path, *, durable: bool = True) -
         async def credentials() -> Credentials | None:
             return stack.credentials
 
-        async with running_service(
-            settings, credentials=credentials, migrate_first=True, supervisor_poll_s=0.2
-        ) as service:
+        async with running_service(made, credentials=credentials, migrate_first=True, supervisor_poll_s=0.2) as service:
             await service.ready()
             yield Host(service, postgres, postgres.dsn(), stack)
     finally:

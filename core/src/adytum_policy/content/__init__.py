@@ -5,11 +5,11 @@ One file a format. A new format is a new member of `adytum_wire.requests.Content
 
 from __future__ import annotations
 
-from adytum_policy.content import ethereum, raw
+from adytum_policy.content import ethereum, personal, raw, solana, typed_data
 from adytum_policy.content.address import address_of, to_checksum
 from adytum_policy.content.decoded import Decoded
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import Content, EthereumTransaction, RawDigest
+from adytum_wire.requests import Content, EthereumTransaction, PersonalMessage, RawDigest, SolanaMessage, TypedData
 from adytum_wire.types import SigningScheme
 
 __all__ = ["Decoded", "address_of", "decode_content", "to_checksum"]
@@ -24,6 +24,16 @@ def decode_content(content: Content, scheme: SigningScheme) -> Decoded:
         if scheme is not SigningScheme.ECDSA_SECP256K1:
             raise AdytumError(Code.CONTENT_INVALID, "$.scheme")
         return ethereum.decode(bytes.fromhex(content.unsigned))
+    if isinstance(content, PersonalMessage | TypedData):
+        if scheme is not SigningScheme.ECDSA_SECP256K1:
+            raise AdytumError(Code.CONTENT_INVALID, "$.scheme")
+        if isinstance(content, TypedData):
+            return typed_data.decode(content.typed_data)
+        return personal.decode(bytes.fromhex(content.message))
+    if isinstance(content, SolanaMessage):
+        if scheme is not SigningScheme.ED25519:
+            raise AdytumError(Code.CONTENT_INVALID, "$.scheme")
+        return solana.decode(bytes.fromhex(content.message))
     if isinstance(content, RawDigest):
         return raw.decode_digest(bytes.fromhex(content.digest), scheme)
     return raw.decode_message(bytes.fromhex(content.message), scheme)

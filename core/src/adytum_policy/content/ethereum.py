@@ -1,10 +1,14 @@
-"""Ethereum transactions: the unsigned bytes of EIP-1559 (type 2) and of EIP-155 (legacy), decoded strictly.
+"""Ethereum transactions: the unsigned bytes of legacy (EIP-155), EIP-2930, EIP-1559, EIP-4844 and EIP-7702 ones.
 
 The enclave computes the digest from the bytes that it decoded, so what the policy looked at is what is signed. Refused:
 other types, a legacy transaction without chain id (it would be valid on every chain), numbers out of range, a priority
 fee over the maximum fee, and every second spelling of the same transaction (see `rlp`).
 
-Sources: EIP-155, EIP-1559, EIP-2681 (nonce), EIP-2294 (chain id), EIP-2930 (access list).
+Three types of facts, because the transactions do three different things: "ethereum-transaction" (legacy, 2930, 1559)
+calls or creates; "ethereum-blob-transaction" (4844) also pays for blobs; "ethereum-set-code-transaction" (7702) also
+lets code act for accounts.
+
+Sources: EIP-155, EIP-1559, EIP-2681 (nonce), EIP-2930, EIP-4844, EIP-7702.
 """
 
 from __future__ import annotations
@@ -14,29 +18,40 @@ from dataclasses import dataclass
 from adytum_policy.content import erc20, rlp
 from adytum_policy.content.address import keccak256, to_checksum
 from adytum_policy.content.decoded import Decoded
-from adytum_policy.facts import ContentFacts, TokenFacts
+from adytum_policy.content.ethereum_parts import (
+    GAS_PER_BLOB,
+    MAX_UINT64,
+    MAX_UINT256,
+    access_list,
+    authorizations,
+    blob_hashes,
+    integer,
+    invalid,
+)
+from adytum_policy.content.ethereum_parts import chain_id as chain_id_of
+from adytum_policy.facts import EthereumFacts, TokenFacts
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 
 TYPE = "ethereum-transaction"
-_MAX_UINT64 = 2**64 - 1
-_MAX_UINT256 = 2**256 - 1
-_MAX_CHAIN_ID = _MAX_UINT64 // 2 - 36
-_FIELDS = 9  # of both forms
+BLOB_TYPE = "ethereum-blob-transaction"
+SET_CODE_TYPE = "ethereum-set-code-transaction"
+_LEGACY_FIELDS = 9
+_TYPED_FIELDS = {1: 8, 2: 9, 3: 11, 4: 10}  # EIP-2718 type -> number of unsigned fields
 _ETHER_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EthereumDecoded(Decoded):
-    """`items`: the decoded fields as they will stand in the signed transaction. `dynamic_fee`: EIP-1559."""
+    """`items`: the decoded fields as they will stand in the signed transaction. `prefix`: its type, b"" of legacy."""
 
     chain_id: int
-    dynamic_fee: bool
+    prefix: bytes
     items: tuple[rlp.Item, ...]
 
     def finish(self, signature: bytes) -> dict[str, str]:
         """Assemble the signed transaction. `signature`: r||s||recovery id, 65 bytes. All values are "0x" hex, `v`,
-        `y_parity` in minimal form.
+        `y_parity` in minimal form. A blob transaction comes without its blobs; who sends it wraps it with them.
 
         Errors: INTERNAL for a signature that Ethereum cannot express (the recovery ids 2 and 3, which do not occur in
         practice); the signature must then not leave.
@@ -44,11 +59,9 @@ class EthereumDecoded(Decoded):
         if len(signature) != 65 or signature[64] > 1:
             raise AdytumError(Code.INTERNAL, "signature")
         parity = signature[64]
-        v = parity if self.dynamic_fee else self.chain_id * 2 + 35 + parity
+        v = parity if self.prefix else self.chain_id * 2 + 35 + parity
         r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:64]))
-        raw = rlp.encode([*self.items, *map(rlp.encode_int, (v, r, s))])
-        if self.dynamic_fee:
-            raw = b"\x02" + raw
+        raw = self.prefix + rlp.encode([*self.items, *map(rlp.encode_int, (v, r, s))])
         result = {
             "raw_transaction": "0x" + raw.hex(),
             "transaction_hash": "0x" + keccak256(raw).hex(),
@@ -56,39 +69,61 @@ class EthereumDecoded(Decoded):
             "s": f"0x{s:064x}",
             "v": hex(v),
         }
-        if self.dynamic_fee:
+        if self.prefix:
             result["y_parity"] = hex(parity)
         return result
 
 
 def decode(unsigned: bytes) -> EthereumDecoded:
-    """Decode the bytes whose Keccak-256 is to be signed: 0x02 || rlp(9 fields), or rlp(9 fields) with chain id, 0, 0.
+    """Decode the bytes whose Keccak-256 is to be signed: type || rlp(fields), or rlp(9 fields) with chain id, 0, 0.
 
     Errors: CONTENT_INVALID; the field says which part of `$.content.unsigned` is wrong.
     """
     if len(unsigned) > limits.MAX_CONTENT:
-        raise _invalid("")
-    dynamic_fee = unsigned[:1] == b"\x02"
+        raise invalid("")
+    kind = unsigned[0] if unsigned[:1] < b"\x80" and unsigned else None
+    count = _LEGACY_FIELDS if kind is None else _TYPED_FIELDS.get(kind)
+    if count is None:
+        raise invalid("")
     try:
-        items = rlp.decode(unsigned[1:] if dynamic_fee else unsigned)
+        items = rlp.decode(unsigned if kind is None else unsigned[1:])
     except rlp.RlpError:
-        raise _invalid("") from None
-    if not isinstance(items, list) or len(items) != _FIELDS:
-        raise _invalid("")
-    return _dynamic_fee(unsigned, items) if dynamic_fee else _legacy(unsigned, items)
+        raise invalid("") from None
+    if not isinstance(items, list) or len(items) != count:
+        raise invalid("")
+    if kind is None:
+        return _legacy(unsigned, items)
+    if kind == 1:
+        return _with_access_list(unsigned, items)
+    return _dynamic_fee(unsigned, items, kind)
 
 
-def _dynamic_fee(unsigned: bytes, items: list[rlp.Item]) -> EthereumDecoded:
-    chain_id = _chain_id(items[0])
-    priority = _integer(items[2], _MAX_UINT256, ".max_priority_fee_per_gas")
-    price = _integer(items[3], _MAX_UINT256, ".max_fee_per_gas")
+def _dynamic_fee(unsigned: bytes, items: list[rlp.Item], kind: int) -> EthereumDecoded:
+    """EIP-1559, and the two that add fields to it."""
+    chain_id = chain_id_of(items[0])
+    priority = integer(items[2], MAX_UINT256, ".max_priority_fee_per_gas")
+    price = integer(items[3], MAX_UINT256, ".max_fee_per_gas")
     if priority > price:
-        raise _invalid(".max_priority_fee_per_gas")
-    entries = _access_list(items[8])
+        raise invalid(".max_priority_fee_per_gas")
+    entries = access_list(items[8])
+    more = {"access_list_entries": str(entries)} if entries else {}
+    form, kind_of_facts, blob_fee, delegates = "eip-1559", TYPE, 0, None
+    if kind == 3:
+        form, kind_of_facts = "eip-4844", BLOB_TYPE
+        blob_price = integer(items[9], MAX_UINT256, ".max_fee_per_blob_gas")
+        hashes = blob_hashes(items[10])
+        blob_fee = GAS_PER_BLOB * len(hashes) * blob_price
+        more |= {"max_fee_per_blob_gas_wei": str(blob_price), "blobs": str(len(hashes))}
+        more |= {f"blob_{at}": "0x" + entry.hex() for at, entry in enumerate(hashes, 1)}
+    elif kind == 4:
+        form, kind_of_facts = "eip-7702", SET_CODE_TYPE
+        listed = authorizations(items[9], chain_id)
+        delegates = tuple(entry.delegate for entry in listed)
+        more |= {f"authorization_{at}": str(entry) for at, entry in enumerate(listed, 1)}
     return _assemble(
         unsigned,
         chain_id=chain_id,
-        dynamic_fee=True,
+        prefix=unsigned[:1],
         price=price,
         nonce=items[1],
         gas=items[4],
@@ -96,20 +131,43 @@ def _dynamic_fee(unsigned: bytes, items: list[rlp.Item]) -> EthereumDecoded:
         value=items[6],
         data=items[7],
         items=tuple(items),
-        kind="eip-1559",
+        kind_of_facts=kind_of_facts,
+        form=form,
         fees={"max_priority_fee_per_gas_wei": str(priority), "max_fee_per_gas_wei": str(price)},
+        more=more,
+        blob_fee=blob_fee,
+        delegates=delegates,
+    )
+
+
+def _with_access_list(unsigned: bytes, items: list[rlp.Item]) -> EthereumDecoded:
+    price = integer(items[2], MAX_UINT256, ".gas_price")
+    entries = access_list(items[7])
+    return _assemble(
+        unsigned,
+        chain_id=chain_id_of(items[0]),
+        prefix=unsigned[:1],
+        price=price,
+        nonce=items[1],
+        gas=items[3],
+        to=items[4],
+        value=items[5],
+        data=items[6],
+        items=tuple(items),
+        form="eip-2930",
+        fees={"gas_price_wei": str(price)},
         more={"access_list_entries": str(entries)} if entries else {},
     )
 
 
 def _legacy(unsigned: bytes, items: list[rlp.Item]) -> EthereumDecoded:
     if items[7] != b"" or items[8] != b"":
-        raise _invalid(".signature")  # a signed transaction, or something else with nine fields
-    price = _integer(items[1], _MAX_UINT256, ".gas_price")
+        raise invalid(".signature")  # a signed transaction, or something else with nine fields
+    price = integer(items[1], MAX_UINT256, ".gas_price")
     return _assemble(
         unsigned,
-        chain_id=_chain_id(items[6]),
-        dynamic_fee=False,
+        chain_id=chain_id_of(items[6]),
+        prefix=b"",
         price=price,
         nonce=items[0],
         gas=items[2],
@@ -117,7 +175,7 @@ def _legacy(unsigned: bytes, items: list[rlp.Item]) -> EthereumDecoded:
         value=items[4],
         data=items[5],
         items=tuple(items[:6]),
-        kind="legacy",
+        form="legacy",
         fees={"gas_price_wei": str(price)},
         more={},
     )
@@ -127,7 +185,7 @@ def _assemble(
     unsigned: bytes,
     *,
     chain_id: int,
-    dynamic_fee: bool,
+    prefix: bytes,
     price: int,
     nonce: rlp.Item,
     gas: rlp.Item,
@@ -135,36 +193,40 @@ def _assemble(
     value: rlp.Item,
     data: rlp.Item,
     items: tuple[rlp.Item, ...],
-    kind: str,
+    form: str,
     fees: dict[str, str],
     more: dict[str, str],
+    kind_of_facts: str = TYPE,
+    blob_fee: int = 0,
+    delegates: tuple[bytes, ...] | None = None,
 ) -> EthereumDecoded:
-    """Check the fields that both forms share and put everything together."""
-    nonce_value = _integer(nonce, _MAX_UINT64 - 1, ".nonce")
-    gas_limit = _integer(gas, _MAX_UINT64, ".gas_limit")
-    wei = _integer(value, _MAX_UINT256, ".value")
-    if not isinstance(to, bytes) or len(to) not in (0, 20):
-        raise _invalid(".to")
+    """Check the fields that all forms share and put everything together."""
+    nonce_value = integer(nonce, MAX_UINT64 - 1, ".nonce")
+    gas_limit = integer(gas, MAX_UINT64, ".gas_limit")
+    wei = integer(value, MAX_UINT256, ".value")
+    if not isinstance(to, bytes) or len(to) not in (0, 20) or (not to and kind_of_facts != TYPE):
+        raise invalid(".to")  # only the first three forms can create a contract
     if not isinstance(data, bytes):
-        raise _invalid(".data")
+        raise invalid(".data")
     token = None
     if to:
         try:
             token = erc20.decode_call(data)
         except erc20.Erc20Error:
-            raise _invalid(".data") from None
-    facts = ContentFacts(
-        type=TYPE,
+            raise invalid(".data") from None
+    facts = EthereumFacts(
+        type=kind_of_facts,
         chain_id=chain_id,
         to=to or None,
         value=wei,
-        max_fee=gas_limit * price,
+        max_fee=gas_limit * price + blob_fee,
         selector=_selector(to, data),
         token=token,
+        delegates=delegates,
     )
     summary = {
-        "type": TYPE,
-        "form": kind,
+        "type": kind_of_facts,
+        "form": form,
         "chain_id": str(chain_id),
         "nonce": str(nonce_value),
         "to": to_checksum(to) if to else "(contract creation)",
@@ -184,7 +246,7 @@ def _assemble(
         facts=facts,
         summary=summary,
         chain_id=chain_id,
-        dynamic_fee=dynamic_fee,
+        prefix=prefix,
         items=items,
     )
 
@@ -211,38 +273,3 @@ def _token_summary(token: TokenFacts) -> dict[str, str]:
         **({"token_source": to_checksum(token.source)} if token.source else {}),
         "token_amount": str(token.amount),
     }
-
-
-def _chain_id(item: rlp.Item) -> int:
-    chain_id = _integer(item, _MAX_CHAIN_ID, ".chain_id")
-    if chain_id == 0:
-        raise _invalid(".chain_id")
-    return chain_id
-
-
-def _integer(item: rlp.Item, maximum: int, part: str) -> int:
-    if not isinstance(item, bytes) or len(item) > 32 or item[:1] == b"\0":
-        raise _invalid(part)
-    value = int.from_bytes(item, "big")
-    if value > maximum:
-        raise _invalid(part)
-    return value
-
-
-def _access_list(item: rlp.Item) -> int:
-    """Check [[address, [storage key, ...]], ...]; return the number of entries."""
-    if not isinstance(item, list):
-        raise _invalid(".access_list")
-    for entry in item:
-        if not isinstance(entry, list) or len(entry) != 2:
-            raise _invalid(".access_list")
-        address, keys = entry
-        if not isinstance(address, bytes) or len(address) != 20 or not isinstance(keys, list):
-            raise _invalid(".access_list")
-        if not all(isinstance(key, bytes) and len(key) == 32 for key in keys):
-            raise _invalid(".access_list")
-    return len(item)
-
-
-def _invalid(part: str) -> AdytumError:
-    return AdytumError(Code.CONTENT_INVALID, "$.content.unsigned" + part)

@@ -10,7 +10,7 @@ from adytum_wire import limits, receipts
 from adytum_wire.receipts import GENESIS, Receipt, ReceiptEnvelope, RuleOutcome
 from adytum_wire.types import sha256
 
-MAX_GROUP = 64  # an envelope carries up to this many body hashes of 32 bytes
+MAX_GROUP = 16  # every receipt carries the hashes up to its head: larger groups save a signature and cost bytes
 
 
 class Draft:

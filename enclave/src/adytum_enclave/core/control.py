@@ -34,7 +34,7 @@ def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flig
     enclave.phases.require(type(request))
     match request:
         case Hello():
-            return _hello(enclave)
+            return _hello(enclave, request)
         case Health():
             return _health(enclave, drift_ms, in_flight)
         case Configure():
@@ -49,8 +49,11 @@ def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flig
             return _get_receipts(enclave, request)
 
 
-def _hello(enclave: Enclave) -> ControlSteps:
+def _hello(enclave: Enclave, request: Hello) -> ControlSteps:
+    """Errors: MESSAGE_INVALID for a protocol that is not spoken here (spec/wire.md, W-24)."""
     yield from ()  # a generator like the others
+    if request.protocol != messages.PROTOCOL_VERSION:
+        raise AdytumError(Code.MESSAGE_INVALID, "$.protocol")
     return messages.HelloReply(messages.PROTOCOL_VERSION, enclave.phases.now, enclave.boot_id, enclave.build)
 
 

@@ -34,16 +34,17 @@ def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool
         configured = enclave.configured
         if configured is None:
             raise AdytumError(Code.PHASE_INVALID)
+        now_ms = enclave.now_ms()  # one moment up to the decision; what KMS delays looks at the clock again
         who = authenticate(
             message,
             tenants=configured.tenants,
             policies=enclave.policies,
             bounds=configured.manifest.bounds,
-            now_ms=enclave.now_ms(),
+            now_ms=now_ms,
         )
         repeatable = isinstance(who.body, Sign)
         entry = configured.replay.admit(
-            who.body.tenant, who.body.request_id, who.digest, repeatable=repeatable, now_ms=enclave.now_ms()
+            who.body.tenant, who.body.request_id, _asked(who), repeatable=repeatable, now_ms=now_ms
         )
     except AdytumError as error:
         enclave.counters.error(error.code)
@@ -52,7 +53,7 @@ def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool
         enclave.counters.add("repeated")
         return entry.answer
     try:
-        outcome, is_final = yield from _decide(enclave, configured, who, message.record, is_expired)
+        outcome, is_final = yield from _decide(enclave, configured, who, message.record, now_ms, is_expired)
     except BaseException:
         configured.replay.forget(entry)
         raise
@@ -68,6 +69,7 @@ def _decide(
     configured: Configured,
     who: Authenticated,
     record: Record | None,
+    now_ms: int,
     is_expired: Callable[[], bool],
 ) -> Generator[NewDataKey | OpenDataKey, DataKeyAnswer, tuple[Outcome, bool]]:
     """Return the outcome, and whether it is final: carried out, or denied by the policy."""
@@ -83,7 +85,7 @@ def _decide(
             draft.summary = asked.content.summary
         if asked.header is not None:
             _note(draft, asked.header)
-        decision = authorise(who, asked, now_ms=enclave.now_ms())
+        decision = authorise(who, asked, now_ms=now_ms)
         draft.rules = list(decision.rules)
         if not decision.allowed:
             code = decision.code or Code.POLICY_DENIED
@@ -104,6 +106,12 @@ def _decide(
         result_digest=sha256(effected.result).hex(),
     )
     return Outcome(ticket=ticket, result=effected.result, record=effected.record), True
+
+
+def _asked(who: Authenticated) -> bytes:
+    """What was asked, and by whom: the same body under another principal's stamp is another request. Otherwise somebody
+    without rights could fetch the remembered answer of somebody who has them."""
+    return sha256(who.digest + who.principal.id.encode())
 
 
 def _draft(who: Authenticated) -> Draft:

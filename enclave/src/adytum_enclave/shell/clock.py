@@ -69,7 +69,9 @@ class TrustedClock:
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, never less than before."""
-        self._last_ms = max(self._last_ms, self._estimate_ms(self._monotonic()))
+        estimate = self._base_ms + round((self._monotonic() - self._base_s) * 1000)  # asked several times a request
+        if estimate > self._last_ms:
+            self._last_ms = estimate
         return self._last_ms
 
     async def refresh(self) -> None:

@@ -30,7 +30,7 @@ def dumps(value: Value) -> bytes:
 
 
 def loads(data: bytes) -> Value:
-    """Decode exactly one item. Errors: ValueError for trailing bytes, duplicate keys and all that `dumps` cannot write."""
+    """Decode exactly one item. Errors: ValueError for trailing bytes, duplicate keys, all that `dumps` cannot write."""
     value, end = _item(data, 0, 0)
     if end != len(data):
         raise ValueError("trailing bytes")

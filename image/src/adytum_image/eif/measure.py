@@ -32,11 +32,15 @@ class Measurements:
     pcr8: bytes
 
     def as_hex(self) -> dict[str, str]:
-        """As nitro-cli prints them: `{"PCR0": "<96 hex>", ...}`, PCR8 only where the image is signed."""
+        """`{"PCR0": "<96 hex>", ...}`, PCR8 only where the image is signed."""
         values = {"PCR0": self.pcr0.hex(), "PCR1": self.pcr1.hex(), "PCR2": self.pcr2.hex()}
         if self.pcr8 != ZERO:
             values["PCR8"] = self.pcr8.hex()
         return values
+
+    def as_release(self) -> dict[str, dict[str, str]]:
+        """What `nitro-cli build-enclave` prints, which `adytum_verify.parse_release` reads."""
+        return {"Measurements": {"HashAlgorithm": "Sha384 { ... }", **self.as_hex()}}
 
 
 def extend_from_zero(parts: Iterable[bytes]) -> bytes:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -141,7 +141,12 @@ def _octets(value: cbor.Value) -> bytes:
 def _load_certificate(pem: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        certificate.public_key()
-    except (ValueError, TypeError, UnicodeError):
+        _used = (  # parsed when they are first asked for; so ask for all that is used, here
+            certificate.public_key(),
+            certificate.subject.rfc4514_string(),
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+        )
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise EifError(EifCode.SIGNATURE_CERTIFICATE) from None
     return certificate

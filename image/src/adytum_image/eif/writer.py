@@ -64,7 +64,9 @@ def write(
 
 def rewrite(eif: Eif, *, signature: bytes | None) -> bytes:
     """The same image with this signature section, or with none."""
-    sections = [(section.type, section.data) for section in eif.sections if section.type is not SectionType.SIGNATURE]
+    sections: list[tuple[SectionType, bytes]] = [
+        (section.type, section.data) for section in eif.sections if section.type is not SectionType.SIGNATURE
+    ]
     if signature is not None:
         sections.append((SectionType.SIGNATURE, signature))
     return write(sections, aarch64=eif.aarch64, default_memory=eif.default_memory, default_cpus=eif.default_cpus)

@@ -25,8 +25,9 @@ from adytum_wire.types import Scheme, SigningScheme
 
 WARM = {"request_past_ms": 3_600_000, "key_ttl_seconds": 3600, "key_max_uses": 1_000_000}
 STRICT = WARM | {"key_ttl_seconds": 0}
-_ROUNDS = 3
-_PROBE = 256  # requests that are not counted: they open the key and say how many fill the time
+_ROUND_S = 0.4  # of load between two runs of the bare primitives
+_MIN_ROUNDS = 3
+_PROBE = 320  # requests that are not counted: they open the key and say how many fill a round
 _MOST = 40_000  # requests in one round; the replay memory holds limits.MAX_REMEMBERED_REQUESTS
 
 
@@ -41,8 +42,8 @@ class Case(Struct, frozen=True, kw_only=True):
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """Medians over the rounds. Times in microseconds unless their name says otherwise; `cpu_us` and `needed_us` are
-    processor time for one request."""
+    """Medians over the rounds, those of the ratios too: each round is compared with the primitives right before and
+    after it. `cpu_us`, `sign_us` and `needed_us` are processor time for one request."""
 
     case: Case
     requests: int
@@ -79,9 +80,7 @@ def cases(
             for depth in depths
         ]
     if strict:
-        made += [
-            Case(scheme=schemes[0], kind=Kind.RAW, stamp=stamps[0], depth=depth, strict=True) for depth in depths
-        ]
+        made += [Case(scheme=schemes[0], kind=Kind.RAW, stamp=stamps[0], depth=depth, strict=True) for depth in depths]
     return made
 
 
@@ -89,6 +88,7 @@ async def run(directory: Path, wanted: Sequence[Case], *, seconds: float) -> Rep
     """Start a stack for the warm cases and one for the strict ones; about `seconds` of load a case."""
     measured: list[Measured] = []
     prices: list[dict[str, float]] = []
+    bare = primitives.Primitives()
     for name, strict, bounds in (("w", False, WARM), ("s", True, STRICT)):
         chosen = [case for case in wanted if case.strict is strict]
         if not chosen:
@@ -96,21 +96,26 @@ async def run(directory: Path, wanted: Sequence[Case], *, seconds: float) -> Rep
         async with running_stack(directory / name, bounds=bounds) as stack:
             wallet = await open_wallet(stack)
             for case in chosen:
-                measured.append(await _measure(stack, wallet, case, seconds, prices))
+                rounds = await _measure(stack, wallet, case, seconds, bare)
+                prices += [price for _, price in rounds]
+                measured.append(summarise(case, rounds))
     return Report(measured=measured, primitives_us=median_of(prices))
 
 
 async def _measure(
-    stack: Stack, wallet: Wallet, case: Case, seconds: float, prices: list[dict[str, float]]
-) -> Measured:
+    stack: Stack, wallet: Wallet, case: Case, seconds: float, bare: primitives.Primitives
+) -> list[tuple[Driven, dict[str, float]]]:
+    """Rounds of load, each with what the primitives cost around it."""
     probe = await _drive(stack, wallet, case, min(_PROBE, 4 * case.depth + 16))
-    count = max(4 * case.depth, min(_MOST, int(probe.count / probe.seconds * seconds / _ROUNDS)))
-    rounds, bare = [], [await asyncio.to_thread(primitives.measure)]
-    for _ in range(_ROUNDS):
-        rounds.append(await _drive(stack, wallet, case, count))
-        bare.append(await asyncio.to_thread(primitives.measure))
-    prices += bare
-    return summarise(case, rounds, median_of(bare))
+    count = max(2 * case.depth, min(_MOST, int(probe.count / probe.seconds * _ROUND_S)))
+    rounds = []
+    before = await asyncio.to_thread(bare.measure)
+    for _ in range(max(_MIN_ROUNDS, round(seconds / _ROUND_S))):
+        driven = await _drive(stack, wallet, case, count)
+        after = await asyncio.to_thread(bare.measure)
+        rounds.append((driven, {name: (before[name] + after[name]) / 2 for name in before}))
+        before = after
+    return rounds
 
 
 async def _drive(stack: Stack, wallet: Wallet, case: Case, count: int) -> Driven:
@@ -124,29 +129,33 @@ async def _drive(stack: Stack, wallet: Wallet, case: Case, count: int) -> Driven
     )
 
 
-def summarise(case: Case, rounds: Sequence[Driven], prices: dict[str, float]) -> Measured:
-    """Medians over the rounds, and the ratios to `prices` (of `primitives.measure`)."""
-    rate = statistics.median(driven.count / driven.seconds for driven in rounds)
-    cpu_us = statistics.median(driven.cpu_seconds / driven.count for driven in rounds) * 1e6
-    sign_us = primitives.sign_price(prices, case.scheme)
-    needed_us = primitives.needed(prices, case.stamp, case.scheme, case.depth)
-    percentiles = [
-        statistics.median(percentile(driven.latencies, part) for driven in rounds) * 1e3 for part in (50, 95, 99)
-    ]
+def summarise(case: Case, rounds: Sequence[tuple[Driven, dict[str, float]]]) -> Measured:
+    """Medians over the rounds, each given with the prices (of `Primitives.measure`) around it."""
+    lines = []
+    for driven, prices in rounds:
+        rate = driven.count / driven.seconds
+        cpu_us = driven.cpu_seconds / driven.count * 1e6
+        sign_us = primitives.sign_price(prices, case.scheme)
+        needed_us = primitives.needed(prices, case.stamp, case.scheme, case.depth)
+        lines.append(
+            {
+                "rate": rate,
+                "p50_ms": percentile(driven.latencies, 50) * 1e3,
+                "p95_ms": percentile(driven.latencies, 95) * 1e3,
+                "p99_ms": percentile(driven.latencies, 99) * 1e3,
+                "cpu_us": cpu_us,
+                "sign_us": sign_us,
+                "needed_us": needed_us,
+                "of_sign": rate * sign_us / 1e6,
+                "of_needed": rate * needed_us / 1e6,
+                "of_needed_cpu": needed_us / cpu_us,
+            }
+        )
     return Measured(
         case=case,
-        requests=sum(driven.count for driven in rounds),
-        errors=sum(driven.errors for driven in rounds),
-        rate=rate,
-        p50_ms=percentiles[0],
-        p95_ms=percentiles[1],
-        p99_ms=percentiles[2],
-        cpu_us=cpu_us,
-        sign_us=sign_us,
-        needed_us=needed_us,
-        of_sign=rate * sign_us / 1e6,
-        of_needed=rate * needed_us / 1e6,
-        of_needed_cpu=needed_us / cpu_us,
+        requests=sum(driven.count for driven, _ in rounds),
+        errors=sum(driven.errors for driven, _ in rounds),
+        **median_of(lines),
     )
 
 
@@ -157,4 +166,5 @@ def percentile(values: Sequence[float], part: int) -> float:
 
 
 def median_of(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each name over the runs."""
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]} if runs else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -29,7 +29,7 @@ ALGORITHMS = {
     SigningScheme.ED25519: Algorithm.ED25519,
     SigningScheme.ECDSA_P256: Algorithm.P256,
 }
-_LABEL = "treasury"
+LABEL = "treasury"
 
 
 class Kind(StrEnum):
@@ -39,40 +39,59 @@ class Kind(StrEnum):
     TRANSFER = "transfer"
 
 
+class Client:
+    """Somebody who stamps. `stamp_of` uses libsecp256k1 for its curve, since preparing takes long enough."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        name = f"bench-{scheme.value}"
+        if scheme is Scheme.SECP256K1:
+            key = PrivateKey()
+            self.person = Person(name, KeySigner(ec.derive_private_key(int(key.to_hex(), 16), ec.SECP256K1())))
+            self._sign: Callable[[bytes], bytes] = lambda message: key.sign_recoverable(message)[:64]
+        else:
+            self.person = Person.new(name, scheme)
+            self._sign = self.person.sign
+
+    def stamp_of(self, body: bytes) -> Stamp:
+        return Stamp(self.person.scheme, self.person.public_key, self._sign(pae(REQUEST, body)))
+
+
+def sign_bodies(key_id: str, count: int, *, scheme: SigningScheme, kind: Kind, now_ms: int) -> Iterator[bytes]:
+    """`count` bodies of `sign` requests, all different, issued at `now_ms`."""
+    for at in range(count):
+        content = _content(kind, scheme, at)
+        yield request_body(TENANT, "sign", now_ms, key_id=key_id, scheme=scheme.value, content=content)
+
+
+def policy(stack: Stack, clients: Iterable[Client]) -> dict[str, Any]:
+    """The document under which the clients may do what is measured."""
+    return stack.policy([client.person.as_principal("signer") for client in clients], _rules())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:
     """One client for each scheme of stamps, one key for each algorithm, on a running stack."""
 
     stack: Stack
-    clients: dict[Scheme, tuple[Person, Callable[[bytes], bytes]]]
+    clients: dict[Scheme, Client]
     keys: dict[Algorithm, tuple[str, Record]]
 
     def payloads(self, count: int, *, stamp: Scheme, scheme: SigningScheme, kind: Kind) -> list[bytes]:
         """`count` encoded `Execute` messages, all different."""
-        client, sign = self.clients[stamp]
+        client = self.clients[stamp]
         key_id, record = self.keys[ALGORITHMS[scheme]]
-        made = []
-        now_ms = self.stack.now_ms()
-        for at in range(count):
-            body = request_body(
-                TENANT, "sign", now_ms, key_id=key_id, scheme=scheme.value, content=_content(kind, scheme, at)
-            )
-            made.append(
-                messages.encode(Execute(body, Stamp(stamp, client.public_key, sign(pae(REQUEST, body))), record))
-            )
-        return made
+        bodies = sign_bodies(key_id, count, scheme=scheme, kind=kind, now_ms=self.stack.now_ms())
+        return [messages.encode(Execute(body, client.stamp_of(body), record)) for body in bodies]
 
 
 async def open_wallet(stack: Stack) -> Wallet:
     """A policy, clients and keys. Errors: `AdytumError` with what the enclave refused."""
-    clients = {scheme: _client(scheme) for scheme in Scheme}
-    document = stack.policy([person.as_principal("signer") for person, _ in clients.values()], _rules())
-    await stack.put_policy(document)
+    clients = {scheme: Client(scheme) for scheme in Scheme}
+    await stack.put_policy(policy(stack, clients.values()))
+    maker = clients[Scheme.ED25519].person
     keys = {}
-    maker, _ = clients[Scheme.ED25519]
     for algorithm in (Algorithm.SECP256K1, Algorithm.P256, Algorithm.ED25519):
-        reply = await stack.ask(maker, "generate_key", algorithm=algorithm.value, labels=[_LABEL])
-        keys[algorithm] = _stored(reply)
+        keys[algorithm] = _stored(await stack.ask(maker, "generate_key", algorithm=algorithm.value, labels=[LABEL]))
     return Wallet(stack=stack, clients=clients, keys=keys)
 
 
@@ -82,17 +101,6 @@ def _stored(reply: ExecuteReply | Refusal) -> tuple[str, Record]:
     if reply.record is None:
         raise AdytumError(Code.MESSAGE_INVALID)
     return results.parse_result(reply.result).key_id, reply.record
-
-
-def _client(scheme: Scheme) -> tuple[Person, Callable[[bytes], bytes]]:
-    """A client, and how to stamp as that client: libsecp256k1 for its curve, since preparing takes long enough."""
-    name = f"bench-{scheme.value}"
-    if scheme is not Scheme.SECP256K1:
-        person = Person.new(name, scheme)
-        return person, person.sign
-    key = PrivateKey()
-    person = Person(name, KeySigner(ec.derive_private_key(int(key.to_hex(), 16), ec.SECP256K1())))
-    return person, lambda message: key.sign_recoverable(message)[:64]
 
 
 def _content(kind: Kind, scheme: SigningScheme, at: int) -> dict[str, str]:
@@ -105,7 +113,7 @@ def _content(kind: Kind, scheme: SigningScheme, at: int) -> dict[str, str]:
 
 def _rules() -> list[dict[str, Any]]:
     """Three rules, so that the decision is a decision: a bounded transfer, raw signing, and a ban."""
-    common = {"principals": ["role:signer"], "labels": [_LABEL], "algorithms": "*"}
+    common = {"principals": ["role:signer"], "labels": [LABEL], "algorithms": "*"}
     transfer = {
         "type": "ethereum-transaction",
         "chain_ids": [1],

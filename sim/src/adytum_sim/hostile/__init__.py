@@ -1,7 +1,7 @@
 """The hostile host: everything a host can do to the messages that it carries, systematically and as data.
 
-`surface` finds every field of every message and stored record by introspection; `manipulations` says what can be done
-to one; `declared` says for each which step stops it and with which codes, and a field that is not declared is a failure;
+`surface` finds every field of every message and stored record by introspection; `manipulations` says what can be
+done to one; `declared` says for each which step stops it and with which codes, and what is not declared fails;
 `relay` and `tls_tap` sit between honest parties and carry one manipulation out; `ledger` keeps what really left the
 enclave and judges it afterwards. `tests/attacks/hostile` drives it all, `docs/reference/attacks.md` is printed from it.
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,6 +43,9 @@ WORDS: Final[dict[tuple[str, str], tuple[Any, ...]]] = {
     ("Credentials", "expires_at"): (1,),
 }
 
+# Manipulations without a meaning: the order of the signatures on a policy says nothing (spec/policy.md, P-4).
+MEANINGLESS: Final = frozenset({("Envelope", "signatures", "reorder")})
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -62,11 +66,12 @@ def variants(
     donor: bytes | None = None,
     older: bytes | None = None,
     every_length: bool = False,
+    thin: bool = False,
 ) -> Iterator[Variant]:
     """Every copy of `payload` in which `field` of the `struct` at `path` is another one.
 
     `donor`, `older`: whole messages of another request and of an earlier time, from which values are taken.
-    Copies that mean the same (an optional field left out) are no manipulations and are left out.
+    `thin`: one of each kind. Copies that mean the same (an optional field left out) are left out.
     """
     fields = find(payload, path)
     changes = manipulations(
@@ -78,16 +83,22 @@ def variants(
         every_length=every_length,
     )
     honest = _read(struct, fields)
+    had: set[tuple[str, bool]] = set()
     for change in [*changes, invented(fields)]:
-        if not _fits(struct, change):
+        if not _fits(struct, change) or (struct, field, change.attack) in MEANINGLESS:
             continue
         meaning = _read(struct, change.fields)
         if meaning is not None and meaning == honest and change.attack != "forge":
             continue
-        changed = edit(payload, path, lambda _, new=change.fields: new)
+        kind = (change.attack, meaning is None)
+        if thin and kind in had:
+            continue
+        had.add(kind)
+        changed = edit(payload, path, functools.partial(_replaced, change.fields))
         yield Variant(change.attack, f"{struct}.{field}: {change.detail}", changed, meaning is None)
 
 
+@functools.cache
 def words_of(struct: str, field: str) -> tuple[Any, ...]:
     """Other values that the protocol knows for a field: members of its enumeration, tags of other messages."""
     known = structs()
@@ -96,7 +107,9 @@ def words_of(struct: str, field: str) -> tuple[Any, ...]:
         return ()
     tag = kind.__struct_config__.tag_field
     if field == tag:
-        return tuple(sorted({str(s.__struct_config__.tag) for s in known.values() if s.__struct_config__.tag_field == tag}))
+        return tuple(
+            sorted({str(s.__struct_config__.tag) for s in known.values() if s.__struct_config__.tag_field == tag})
+        )
     found: tuple[Any, ...] = WORDS.get((struct, field), ())
     info = inspect.type_info(kind)
     for part in info.fields if isinstance(info, inspect.StructType) else ():
@@ -126,6 +139,10 @@ def locate(value: Any, struct: type[Struct]) -> Path | None:
     return None
 
 
+def _replaced(new: dict[str, Any], _old: Any) -> dict[str, Any]:
+    return new
+
+
 def _fits(struct: str, change: Manipulation) -> bool:
     """A blob is bytes and nothing else: its parts cannot be of another type."""
     return struct != "ciphertext_blob" or all(
@@ -141,6 +158,9 @@ def _read(struct: str, fields: dict[str, Any]) -> object | None:
     kind = structs().get(struct)
     if kind is None:
         return dict(fields)
+    tag = kind.__struct_config__.tag_field
+    if tag is not None and fields.get(tag) != kind.__struct_config__.tag:
+        return None  # msgspec lets the tag of a lone struct be absent
     try:
         return msgspec.convert(fields, kind, strict=True)
     except msgspec.ValidationError:

@@ -1,6 +1,6 @@
 """The one table: for each field that a host carries, which step stops its manipulation, and with which codes.
 
-`FIELDS` has an entry for every struct and every field of it that `surface` finds; one that is missing here, and one here
+`FIELDS` has an entry for every struct and every field of it that `surface` finds; one that is missing here, and one
 that is on the wire no more, fail the suite. `codes` are for values that the type allows, `malformed` for those it does
 not. `UNPROVEN` are fields that nobody is asked to believe: the row says where the truth is found instead.
 `SCENARIOS` are attacks that are not about one field.
@@ -8,6 +8,7 @@ not. `UNPROVEN` are fields that nobody is asked to believe: the row says where t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 from adytum_policy.shape import PolicyDocument
 from adytum_sim.hostile.examples import examples
 from adytum_sim.hostile.surface import surface
+from adytum_verify.codes import AttestationCode
 from adytum_wire.requests import Body
 
 
@@ -39,7 +41,7 @@ class Unproven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """An attack of several messages, or on bytes below the messages. `test`: its function."""
+    """An attack of several messages, or on bytes below the messages. `test`: `file::function`, without the folder."""
 
     attack: str
     target: str
@@ -55,6 +57,8 @@ _AUTH = "enclave core/steps/authenticate.py"
 _DECODE = "enclave core/steps/decode.py"
 _UNSEAL = "enclave core/steps/unseal.py, core/envelope.py"
 _QUORUM = "core policy/quorum.py"
+_DSSE = "core wire/dsse.py"
+_KMS = "KMS, enclave shell/kms.py"
 _CHECKS = "host client/checks.py"
 _VERIFY = "verify attestation.py, enclave.py"
 _CHAIN = "verify audit.py"
@@ -82,9 +86,18 @@ _CREDENTIALS: Final = Stop(
 )
 
 
+_CERTIFICATES: Final = tuple(code.value for code in AttestationCode if code.value.startswith("CHAIN_"))
+# One bit of a signed document can be anything that the verifier looks at before the signature, or the signature itself.
+_STEPS_1_TO_6: Final = (
+    *(code.value for code in AttestationCode if code.value.startswith(("COSE_", "PAYLOAD_", "CHAIN_"))),
+    *("DOCUMENT_SIZE", "EXPIRED", "NOT_YET_VALID", "MODULE_MISMATCH", "SIGNATURE_INVALID"),
+)
+
+
 def _document(*codes: str) -> Stop:
-    """A forged document may also fail on its signature."""
-    return Stop(step="verify document.py, chain.py, attestation.py", codes=(*codes, "SIGNATURE_INVALID"))
+    """Forged documents may also fail on their signature, and with a field too many."""
+    step = "verify cose.py, document.py, chain.py, attestation.py"
+    return Stop(step=step, codes=(*codes, "PAYLOAD_UNKNOWN_FIELD", "SIGNATURE_INVALID"))
 
 
 def _all(names: str, row: Row) -> dict[str, Row]:
@@ -114,7 +127,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     | _all("tenant", Stop(step="enclave core/control.py", codes=("TENANT_UNKNOWN",), malformed=MALFORMED))
     | _all(
         "envelope",
-        Stop(step="core wire/dsse.py", codes=("POLICY_INVALID", "POLICY_QUORUM", "POLICY_ROLLBACK"), malformed=MALFORMED),
+        Stop(step=_DSSE, codes=("POLICY_INVALID", "POLICY_QUORUM", "POLICY_ROLLBACK"), malformed=MALFORMED),
     ),
     "Execute": _all("type", _MESSAGE)
     | _all("body", Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=MALFORMED))
@@ -134,7 +147,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
         ),
     )
     | _all("ciphertext_blob", Stop(step=_UNSEAL, codes=("RECORD_TAMPERED", "RECORD_INVALID"), malformed=MALFORMED))
-    | _all("data_key_ciphertext", Stop(step="KMS, enclave shell/kms.py", codes=("RECORD_TAMPERED",), malformed=MALFORMED)),
+    | _all("data_key_ciphertext", Stop(step=_KMS, codes=("RECORD_TAMPERED",), malformed=MALFORMED)),
     "Header": _all("v", Stop(step="core wire/record.py", codes=_BAD_HEADER, malformed=_BAD_HEADER))
     | _all("tenant key_id node_id kms_key_arn", _CLAIMED)
     | _all("kind", Stop(step=_DECODE, codes=("RECORD_MISMATCH", "RECORD_TAMPERED"), malformed=_BAD_HEADER))
@@ -155,7 +168,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
         Stop(step=_UNSEAL, codes=("RECORD_TAMPERED",), malformed=("RECORD_INVALID",)),
     ),
     # --- policies and manifests
-    "Envelope": _all("payloadType", Stop(step="core wire/dsse.py", codes=("POLICY_INVALID",), malformed=("POLICY_INVALID",)))
+    "Envelope": _all("payloadType", Stop(step=_DSSE, codes=("POLICY_INVALID",), malformed=("POLICY_INVALID",)))
     | _all("payload", Stop(step=_QUORUM, codes=("POLICY_QUORUM", "POLICY_INVALID"), malformed=("POLICY_INVALID",)))
     | _all("signatures", Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_INVALID",))),
     "Signature": _all("keyid", Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_INVALID",)))
@@ -200,18 +213,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
         "document",
         Stop(
             step=_VERIFY,
-            codes=(
-                "COSE_ALGORITHM",
-                "COSE_MALFORMED",
-                "COSE_SIGNATURE_SIZE",
-                "COSE_UNPROTECTED",
-                "DOCUMENT_SIZE",
-                "NONCE_MISMATCH",
-                "PAYLOAD_MALFORMED",
-                "SIGNATURE_INVALID",
-                "CHAIN_CERTIFICATE",
-                "CHAIN_SIGNATURE",
-            ),
+            codes=(*_STEPS_1_TO_6, "NONCE_MISMATCH"),
             malformed=MALFORMED,
         ),
     )
@@ -220,13 +222,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "AttestationDocument": _all("module_id", _document("PAYLOAD_FIELD", "MODULE_MISMATCH"))
     | _all("digest timestamp nonce user_data public_key", _document("PAYLOAD_FIELD"))
     | _all("pcrs", _document("PAYLOAD_FIELD", "PAYLOAD_MALFORMED"))
-    | _all("certificate", _document("PAYLOAD_FIELD", "CHAIN_CERTIFICATE", "CHAIN_SIGNATURE", "CHAIN_NAMES"))
-    | _all(
-        "cabundle",
-        _document(
-            "PAYLOAD_FIELD", "CHAIN_LENGTH", "CHAIN_ANCHOR", "CHAIN_CERTIFICATE", "CHAIN_SIGNATURE", "CHAIN_NAMES"
-        ),
-    )
+    | _all("certificate cabundle", _document("PAYLOAD_FIELD", "EXPIRED", "NOT_YET_VALID", *_CERTIFICATES))
     | _all("signature", _document("COSE_MALFORMED", "COSE_SIGNATURE_SIZE"))
     | _all("protected", _document("COSE_MALFORMED", "COSE_ALGORITHM", "COSE_UNSIGNED"))
     | _all("unprotected", _document("COSE_MALFORMED", "COSE_UNPROTECTED")),
@@ -264,9 +260,13 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
 SIGNED: Final[tuple[tuple[Any, Stop], ...]] = ((Body, _STAMPED), (PolicyDocument, _SIGNED_POLICY))
 
 
+@functools.cache
 def table() -> dict[str, dict[str, Row]]:
     """`FIELDS`, and every struct below a signature."""
-    signed = {name: dict.fromkeys(found, stop) for root, stop in SIGNED for name, found in examples(root).items()}
+    signed: dict[str, dict[str, Row]] = {}
+    for root, stop in SIGNED:
+        for name, found in examples(root).items():
+            signed[name] = dict.fromkeys(found, stop)
     return FIELDS | signed
 
 
@@ -280,3 +280,106 @@ def unattacked(found: Iterable[tuple[str, str]] | None = None) -> list[str]:
     wire = set(surface() if found is None else found)
     declared = {(struct, name) for struct, fields in table().items() for name in fields}
     return sorted(f"{struct}.{name}" for struct, name in wire ^ declared)
+
+
+def _scenario(attack: str, target: str, step: str, codes: str, test: str) -> Scenario:
+    return Scenario(attack=attack, target=target, step=step, codes=tuple(codes.split()), test=test)
+
+
+_SERVER = "enclave shell/server.py"
+_REPLAY = "enclave core/replay.py, core/pipeline.py"
+_CONNECTION = "host enclave/connection.py"
+_TLS = "enclave shell/kms_tls.py, shell/kms.py"
+
+SCENARIOS: Final = (
+    _scenario("truncate", "body, header, blob and data key, at every length", _AUTH + ", " + _UNSEAL,
+              "STAMP_INVALID RECORD_INVALID RECORD_TAMPERED",
+              "requests.py::test_a_body_cut_at_every_length_is_refused"),
+    _scenario("forge", "a body under another person's stamp", _AUTH + ", authorise.py",
+              "PRINCIPAL_UNKNOWN POLICY_DENIED", "frames.py::test_a_request_stamped_by_somebody_else_is_refused"),
+    _scenario("replay", "a request under the stamp of an insider without rights", _REPLAY, "REQUEST_CONFLICT",
+              "frames.py::test_an_insider_does_not_get_the_answer_to_somebody_elses_request"),
+    _scenario("relocate", "a sealed import, into another request", "enclave core/hpke.py", "REQUEST_INVALID",
+              "frames.py::test_a_sealed_import_lifted_into_another_request_does_not_open"),
+    _scenario("relocate", "messages of one port, on the other", _WIRE, "MESSAGE_INVALID",
+              "control.py::test_messages_of_one_port_are_refused_on_the_other"),
+    _scenario("downgrade", "a second manifest", "enclave core/phases.py", "PHASE_INVALID",
+              "control.py::test_every_message_of_another_phase_is_refused"),
+    _scenario("downgrade", "a false manifest at the start", "KMS, verify enclave.py", "PCR_MISMATCH KMS_DENIED",
+              "boot.py::test_an_enclave_with_another_manifest_proves_it"),
+    _scenario("roll back, reorder, replay", "policies", "enclave core/control.py", "POLICY_ROLLBACK",
+              "control.py::test_a_policy_that_comes_late_or_again_does_not_go_back"),
+    _scenario("swap", "the answers of two requests", _CHECKS, "RECEIPT_INVALID",
+              "frames.py::test_swapped_answers_of_two_requests_are_noticed"),
+    _scenario("replay", "the answer of an earlier request", _CHECKS, "RECEIPT_INVALID",
+              "frames.py::test_an_answer_of_an_earlier_request_is_noticed"),
+    _scenario("forge", "a refusal of what was allowed", _CHECKS, "RECEIPT_INVALID",
+              "answers.py::test_an_allowed_request_that_the_host_calls_refused_has_no_proof"),
+    _scenario("forge", "the record in an answer", _UNSEAL,
+              "RECORD_MISSING RECORD_MISMATCH RECORD_INVALID RECORD_TAMPERED",
+              "answers.py::test_a_changed_record_in_an_answer_harms_nobody_but_the_host"),
+    _scenario("swap", "the attestation documents of two clients", _VERIFY, "NONCE_MISMATCH",
+              "frames.py::test_an_attestation_for_another_nonce_is_not_taken"),
+    _scenario("flip, forge", "the header of a reply's frame", _CONNECTION, "PEER_UNAVAILABLE MESSAGE_INVALID",
+              "frames.py::test_a_changed_reply_frame_is_refused"),
+    _scenario("truncate", "a request's frame, at every length", _SERVER, "PEER_UNAVAILABLE",
+              "frames.py::test_a_frame_cut_at_every_length_has_no_effect"),
+    _scenario("drop, truncate", "an answer", _REPLAY, "PEER_UNAVAILABLE",
+              "frames.py::test_an_answer_that_is_dropped_or_cut_can_be_had_again"),
+    _scenario("replay", "a frame, sent twice", _REPLAY + ", " + _SERVER, "FRAME_INVALID RESOURCE_EXHAUSTED",
+              "frames.py::test_a_frame_sent_twice_has_one_effect"),
+    _scenario("reorder", "frames", "each answer carries its request's id and receipt", "",
+              "frames.py::test_frames_in_another_order_change_no_answer"),
+    _scenario("delay", "a request beyond its deadline", _REPLAY, "DEADLINE_EXCEEDED",
+              "frames.py::test_a_request_held_back_beyond_its_deadline_is_dropped"),
+    _scenario("forge", "the deadline of a request", _SERVER, "DEADLINE_EXCEEDED",
+              "frames.py::test_another_deadline_changes_no_answer"),
+    _scenario("flip, truncate, drop, replay, downgrade, forge", "each TLS record between enclave and KMS", _TLS,
+              "KMS_UNAVAILABLE KMS_ANSWER_INVALID DEADLINE_EXCEEDED", "kms.py::test_a_spoilt_tls_record_opens_nothing"),
+    _scenario("swap", "the records of two TLS connections", _TLS, "KMS_UNAVAILABLE KMS_ANSWER_INVALID",
+              "kms.py::test_a_tls_connection_of_another_server_is_refused"),
+    _scenario("delay", "what KMS says", _TLS, "DEADLINE_EXCEEDED", "kms.py::test_a_silent_pipe_ends_with_the_deadline"),
+)  # fmt: skip
+
+
+_HOSTILE = "tests/attacks/hostile/test_hostile_"
+_RESULTS = ("GenerateKeyResult", "ImportKeyResult", "SignResult", "SealResult", "UnsealResult")
+_TESTS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
+    (("Record", "Header", "ciphertext_blob"), "requests.py::test_a_changed_record_is_refused"),
+    (("Execute", "Stamp"), "requests.py::test_a_changed_message_is_refused"),
+    (
+        ("Hello", "Health", "Attest", "GetReceipts", "PutPolicy", "Envelope", "Signature"),
+        "control.py::test_a_changed_control_message_is_refused",
+    ),
+    (("SetCredentials", "Credentials"), "control.py::test_changed_credentials_open_nothing"),
+    (
+        ("Configure", "Manifest", "Kms", "Tenant", "Admin", "Bounds"),
+        "boot.py::test_a_changed_manifest_is_refused_or_shows",
+    ),
+    (("ExecuteReply",), "answers.py::test_a_changed_answer_is_noticed"),
+    (_RESULTS, "answers.py::test_a_changed_result_is_noticed"),
+    (("ResealResult",), "answers.py::test_a_changed_result_of_reseal_is_noticed"),
+    (("ReceiptEnvelope", "Receipt", "RuleOutcome"), "answers.py::test_a_changed_receipt_is_noticed"),
+    (("Refusal",), "answers.py::test_a_changed_refusal_is_noticed"),
+    (("GetReceiptsReply",), "answers.py::test_a_changed_list_of_receipts_is_noticed"),
+    (("AttestReply", "Binding", "AttestationDocument"), "answers.py::test_a_changed_proof_is_noticed"),
+    (
+        ("HelloReply", "HealthReply", "PutPolicyReply", "ConfigureReply", "Done"),
+        "answers.py::test_an_answer_of_another_kind_is_refused_by_the_client",
+    ),
+    (("Frame",), "frames.py::test_a_changed_request_frame_is_refused"),
+    (("KMS answer",), "kms.py::test_a_changed_answer_of_kms_is_refused"),
+)
+
+
+def test_of(struct: str, found: Row) -> str:
+    """The test, `file::function`, that attacks the fields of a struct. Errors: LookupError."""
+    if (struct, found) == ("Configure", _CREDENTIALS):
+        return _HOSTILE + "boot.py::test_false_credentials_beside_the_manifest_open_nothing"
+    if isinstance(found, Unproven):
+        return _HOSTILE + "answers.py::test_a_field_that_proves_nothing_changes_nothing"
+    if found is _STAMPED:
+        return _HOSTILE + "requests.py::test_a_changed_body_is_refused"
+    if found is _SIGNED_POLICY:
+        return _HOSTILE + "control.py::test_a_changed_policy_is_refused"
+    return _HOSTILE + next(test for names, test in _TESTS if struct in names)

@@ -1,4 +1,4 @@
-"""A value of any struct of the protocol, made from its type alone: what a signature covers needs no hand-written sample.
+"""A value of any struct of the protocol, made from its type alone: what is signed needs no hand-written sample.
 
 Good enough to be parsed field by field; rules that span fields may not hold.
 
@@ -67,7 +67,7 @@ def _value(info: inspect.Type) -> Any:
             return example(info.cls)
         case inspect.UnionType():
             structs = [part for part in info.types if isinstance(part, inspect.StructType)]
-            return _value((structs or list(info.types))[0])
+            return _value(structs[0] if structs else info.types[0])
         case inspect.ListType() | inspect.VarTupleType():
             return [_value(info.item_type)]
         case inspect.DictType():

@@ -28,7 +28,7 @@ class BrokenPromiseError(Exception):
     """The enclave did what it must not do. The text says what."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Ledger:
     """`bodies`: request bodies by digest, as enclave-bound frames had them. `answers`: results by receipt sequence."""
 
@@ -74,9 +74,10 @@ class Ledger:
         return next(number for number in range(1, len(self.receipts) + 2) if number not in self.receipts)
 
     def audit(self, receipt_key: bytes, is_allowed: Allowed) -> int:
-        """Hold everything seen against the attested key and the policy. Returns how many signatures were judged.
+        """Hold everything seen against the attested key and the policy. Returns the number of signatures judged.
 
-        `is_allowed`: what the caller's policy says about a decoded request. Errors: BrokenPromiseError, RECEIPT_INVALID.
+        `is_allowed`: what the caller's policy says about a decoded request.
+        Errors: BrokenPromiseError, RECEIPT_INVALID.
         """
         if self.problems:
             raise BrokenPromiseError("; ".join(self.problems))
@@ -109,4 +110,3 @@ class Ledger:
         if not is_allowed(body, decode_content(body.content, body.scheme), receipt):
             raise BrokenPromiseError(f"receipt {number}: a signature that the policy does not allow")
         return int(result is not None and isinstance(results.parse_result(result), results.SignResult))
-

@@ -47,7 +47,7 @@ def rewriting(change: Callable[[bytes], bytes], kind: Kind = Kind.REQUEST) -> Ho
     return hook
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Relay:
     """`front`: directory in which it listens. `back`: the enclave's. `witness` sees every whole frame as it was sent by
     its sender. `applied` counts frames that a hook replaced by something else."""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from adytum.client import hpke
 from adytum.enclave.client import Backoff, EnclaveClient
 from adytum.enclave.endpoint import UnixEndpoint
-from adytum_policy.content import Decoded
+from adytum_policy.content import Decoded, to_checksum
 from adytum_sim.enclave.config import host_socket
 from adytum_sim.hostile.ledger import BrokenPromiseError, Ledger
 from adytum_sim.hostile.relay import Relay
@@ -39,11 +39,11 @@ from adytum_wire.manifest import manifest_hash
 from adytum_wire.messages import Execute, ExecuteReply, Refusal
 from adytum_wire.receipts import Receipt
 from adytum_wire.record import Record
-from adytum_wire.requests import Sign, import_info
+from adytum_wire.requests import EthereumTransaction, Sign, import_info
 
 LABEL = "treasury"
 TO = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
-TOKEN = "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48"
+CONTRACT = "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48"
 MAX_VALUE = 2 * 10**17
 CHAIN = 1
 # 0x02 || rlp([1, 7, 1e9, 30e9, 21000, TO, 1e17, "", []]): a transfer of 0.1 ether that the policy allows (EIP-1559)
@@ -70,22 +70,20 @@ def narrow_rules() -> list[Json]:
         "erc20": "*",
     }
     token = {"methods": ["transfer"], "recipients": [TO], "min_amount": "0", "max_amount": "1000000"}
-    tokens = ethereum | {"to": [TOKEN], "max_value": "0", "selectors": ["0xa9059cbb"], "erc20": token}
+    tokens = ethereum | {"to": [CONTRACT], "max_value": "0", "selectors": ["0xa9059cbb"], "erc20": token}
     return [
         base | {"id": "keep", "operations": ["generate_key", "import_key", "seal", "unseal", "reseal"]},
         base | {"id": "pay", "operations": ["sign"], "content": [ethereum, tokens]},
     ]
 
 
-def is_allowed(_body: Sign, content: Decoded, receipt: Receipt) -> bool:
+def is_allowed(body: Sign, content: Decoded, receipt: Receipt) -> bool:
     """What `narrow_rules` says about a signature, written again by hand."""
-    facts = content.facts
+    wanted = {"to": to_checksum(bytes.fromhex(TO[2:])), "chain_id": str(CHAIN), "data_length": "0"}
     return (
-        facts is not None
-        and facts.to == bytes.fromhex(TO[2:])
-        and facts.value <= MAX_VALUE
-        and facts.chain_id == CHAIN
-        and facts.selector == b""
+        isinstance(body.content, EthereumTransaction)
+        and wanted.items() <= content.summary.items()
+        and int(content.summary["value_wei"]) <= MAX_VALUE
         and receipt.principal == "alice"
     )
 
@@ -99,9 +97,9 @@ class Held:
     older: Record | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Site:
-    """`client` speaks through `relay`. `alice` has rights, `mallory` is a principal without any, `stranger` is nobody."""
+    """`client` speaks through `relay`. `alice` has rights, `mallory` is a principal without any, `stranger` none."""
 
     stack: Stack
     relay: Relay
@@ -202,9 +200,7 @@ class Site:
 
     def sealed(self, secret: bytes, request_id: str) -> Json:
         """HPKE to the attested key, for this request."""
-        enc, ciphertext = hpke.seal(
-            bytes.fromhex(self.binding.hpke_key), secret, info=import_info(TENANT, request_id)
-        )
+        enc, ciphertext = hpke.seal(bytes.fromhex(self.binding.hpke_key), secret, info=import_info(TENANT, request_id))
         return {"enc": enc.hex(), "ciphertext": ciphertext.hex()}
 
 

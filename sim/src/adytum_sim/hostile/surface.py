@@ -10,6 +10,7 @@ True
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Final
 
 import msgspec
@@ -55,6 +56,7 @@ DOCUMENT_FIELDS: Final = tuple(
 FRAME_FIELDS: Final = ("magic", "version", "kind", "flags", "request_id", "deadline", "payload_length", "crc32")
 
 
+@functools.cache
 def structs() -> dict[str, type[Struct]]:
     """Every struct that a host carries, by name."""
     found: dict[str, type[Struct]] = {}

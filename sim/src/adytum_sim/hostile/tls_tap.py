@@ -36,7 +36,7 @@ def spoil(direction: Direction, number: int, change: Callable[[bytes], Records])
     return hook
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class TlsTap:
     """`path`: where the enclave dials. `port`: the stand-in's, on 127.0.0.1. `seen`: records of the connections that
     are over, by direction. `applied`: records that were replaced."""

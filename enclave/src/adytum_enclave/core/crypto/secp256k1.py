@@ -162,6 +162,16 @@ class Verifier:
             and bool(lib.secp256k1_ecdsa_verify(_context(), parsed, digest, self._point))
         )
 
+    def ecdsa_any_s(self, digest: bytes, signature: bytes) -> bool:
+        """As `ecdsa`, but a high s will do too: for signatures that others made and nobody identifies anything by."""
+        parsed = ffi.new(_PLAIN_SIGNATURE)
+        if len(digest) != 32 or len(signature) != 64:
+            return False
+        if not lib.secp256k1_ecdsa_signature_parse_compact(_context(), parsed, signature):
+            return False
+        lib.secp256k1_ecdsa_signature_normalize(_context(), parsed, parsed)
+        return bool(lib.secp256k1_ecdsa_verify(_context(), parsed, digest, self._point))
+
     def bip340(self, message: bytes, signature: bytes) -> bool:
         """As `verify_bip340`, by the x coordinate of the key."""
         return (

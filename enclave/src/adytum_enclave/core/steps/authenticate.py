@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
+
+from adytum_enclave.core.crypto import stamps
 from adytum_policy.document import Principal, SignedPolicy, find_principal
-from adytum_wire import limits, signatures
+from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Bounds, Tenant
 from adytum_wire.messages import Execute
@@ -15,8 +17,7 @@ from adytum_wire.requests import Body, parse_body
 from adytum_wire.types import Digest, sha256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authenticated:
+class Authenticated(Struct, frozen=True, kw_only=True):
     """A request whose stamp, principal and time hold. `digest`: SHA-256 of the body as it came."""
 
     body: Body
@@ -39,7 +40,7 @@ def authenticate(
     if len(message.body) > limits.MAX_BODY:
         raise AdytumError(Code.REQUEST_INVALID, "$ (too large)")
     stamp = message.stamp
-    if not signatures.is_valid(stamp.scheme, stamp.public_key, pae(REQUEST, message.body), stamp.signature):
+    if not stamps.is_valid(stamp.scheme, stamp.public_key, pae(REQUEST, message.body), stamp.signature):
         raise AdytumError(Code.STAMP_INVALID)
     body = parse_body(message.body)
     tenant = tenants.get(body.tenant)

@@ -6,7 +6,9 @@ opens under it (it is the AAD), before the key is used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+
+from msgspec import Struct
 
 from adytum_policy.content import Decoded, decode_content
 from adytum_wire import record as records
@@ -22,9 +24,11 @@ _KINDS: dict[type, tuple[RecordKind, ...]] = {
     Reseal: (RecordKind.SIGNING_KEY, RecordKind.SHARE, RecordKind.SECRET),
 }
 
+# A pure function of the bytes, and most requests name a record that was named a moment ago. Refusals are not kept.
+_parse_header = lru_cache(maxsize=1024)(records.parse_header)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+
+class Asked(Struct, frozen=True, kw_only=True):
     """`header` is None for operations that make a record; `content` is None for all but `sign`."""
 
     header: Header | None
@@ -40,7 +44,7 @@ def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
         return Asked(header=None, content=None)
     if record is None:
         raise AdytumError(Code.RECORD_MISSING)
-    header = records.parse_header(record.header)
+    header = _parse_header(record.header)
     for field, is_right in (
         ("$.tenant", header.tenant == body.tenant),
         ("$.key_id", header.key_id == body.key_id),

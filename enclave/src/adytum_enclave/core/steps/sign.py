@@ -7,7 +7,7 @@ from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_policy.content import Decoded
 from adytum_wire.requests import Sign
 from adytum_wire.results import SignResult
-from adytum_wire.types import sha256
+from adytum_wire.types import SigningScheme, sha256
 
 _AUX = b"adytum/bip340-aux/v1"
 
@@ -17,7 +17,8 @@ def sign(who: Authenticated, body: Sign, content: Decoded, key: WalletKey) -> Si
 
     Errors: REQUEST_INVALID (the key cannot sign with this scheme), INTERNAL (the signature does not verify).
     """
-    signature = key.sign(body.scheme, content.payload, aux=sha256(_AUX + who.digest))
+    aux = sha256(_AUX + who.digest) if body.scheme is SigningScheme.BIP340 else b""
+    signature = key.sign(body.scheme, content.payload, aux=aux)
     return SignResult(
         tenant=body.tenant,
         request_id=body.request_id,
