@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DISTS  := core enclave verify host image sim
 STAMP  := $(VENV)/.ready
 
-.PHONY: setup demo test check test-image lock clean
+.PHONY: setup demo test check test-image image-repro rig lock clean
 
 setup: $(STAMP)
 
@@ -23,7 +23,13 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not image"
 
 test-image: setup
-	$(BIN)/python -m pytest -m image
+	$(BIN)/python -m pytest -m image --durations=5
+
+image-repro: setup
+	$(BIN)/python -m pytest image/tests/test_rig_image.py -m image -k byte_equal
+
+rig: setup
+	$(BIN)/adytum image rig
 
 check: setup
 	$(BIN)/ruff check .

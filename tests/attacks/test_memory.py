@@ -37,7 +37,7 @@ SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def require_readable(wallet: Wallet) -> None:
-    reason = memory_scan.unreadable(wallet.stack.enclave.pid)
+    reason = memory_scan.unreadable(wallet.stack.process.pid)
     if reason and os.environ.get("CI"):
         pytest.fail(reason)
     if reason:
@@ -46,7 +46,7 @@ def require_readable(wallet: Wallet) -> None:
 
 def found(wallet: Wallet, secrets: dict[str, bytes]) -> list[Any]:
     forms = {name: form for label, secret in secrets.items() for name, form in memory_scan.forms(label, secret).items()}
-    return list(memory_scan.scan(wallet.stack.enclave.pid, forms))
+    return list(memory_scan.scan(wallet.stack.process.pid, forms))
 
 
 def secrets_of(wallet: Wallet, *records: Made) -> dict[str, bytes]:

@@ -17,10 +17,16 @@ from adytum.app import Service, running_service
 from adytum.client import AsyncAdytum
 from adytum.settings import Settings
 from adytum.storage.embedded import EmbeddedPostgres, binary
+from adytum.storage.rows import record_of
+from adytum_sim.enclave.process import EnclaveProcess
 from adytum_sim.people import Person
 from adytum_sim.stack import TENANT, Stack
 from adytum_wire.manifest import manifest_hash
 from adytum_wire.messages import Credentials
+from adytum_wire.record import Record
+
+REQUEST_SECONDS = 30
+READY_SECONDS = 60.0  # a guest under software emulation takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,11 @@ class Host:
         finally:
             await connection.close()
 
+    async def records(self) -> list[Record]:
+        """Every sealed record."""
+        rows = await self._fetch("SELECT header, ciphertext_blob, data_key_ciphertext FROM key_envelopes")
+        return [record_of(bytes(row["header"]), row["ciphertext_blob"], row["data_key_ciphertext"]) for row in rows]
+
     async def dump(self) -> bytes:
         """All of the database as SQL text, by `pg_dump`."""
         process = await asyncio.create_subprocess_exec(
@@ -102,6 +113,7 @@ async def running_host(
                     "manifestFile": str(manifest_file),
                     "attestationRootsFile": str(roots_file),
                     "enclaves": enclaves,
+                    "requestTimeoutSeconds": REQUEST_SECONDS,
                 },
                 "database": {"dsn": postgres.dsn()},
                 "http": {"port": 0},
@@ -111,8 +123,14 @@ async def running_host(
         async def credentials() -> Credentials | None:
             return stack.credentials
 
-        async with running_service(made, credentials=credentials, migrate_first=True, supervisor_poll_s=0.2) as service:
-            await service.ready()
+        async with running_service(
+            made,
+            enclave=None if isinstance(stack.enclave, EnclaveProcess) else stack.enclave.client(),
+            credentials=credentials,
+            migrate_first=True,
+            supervisor_poll_s=0.2,
+        ) as service:
+            await service.ready(READY_SECONDS)
             yield Host(service, postgres, postgres.dsn(), stack)
     finally:
         await asyncio.to_thread(postgres.stop)

@@ -15,10 +15,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from adytum.enclave.client import EnclaveClient
-from adytum.enclave.endpoint import UnixEndpoint
+from adytum.enclave.endpoint import Endpoint
 from adytum.kms_policy import Image, Roles
 from adytum.kms_policy.render import key_policy as render_key_policy
 from adytum.pipe import Pipe
@@ -28,6 +28,7 @@ from adytum_sim.enclave.process import EnclaveProcess
 from adytum_sim.enclave.witness import SECRET_BYTES
 from adytum_sim.kms.running import RunningKms, running_kms, system_clock_ms
 from adytum_sim.people import Person, request_body, signed_policy
+from adytum_sim.pki import DevPki
 from adytum_verify import AllowList
 from adytum_verify.enclave import manifest_pcr
 from adytum_wire import limits
@@ -62,6 +63,27 @@ def key_policy(kms: RunningKms, pcrs: Mapping[int, bytes]) -> Json:
     return render_key_policy(roles, [Image("stand-in", pcrs)], [TENANT])
 
 
+class RunningEnclave(Protocol):
+    """What a stack needs of its enclave: the process (`EnclaveProcess`) or a booted image (`guest.GuestEnclave`)."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def log(self) -> list[str]: ...
+    def client(self) -> EnclaveClient: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def witnessed(self) -> set[tuple[str, int, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """An image to boot: its PCR 0, 1 and 2, and how to make the enclave for a PKI."""
+
+    pcrs: dict[int, bytes]
+    enclave: Callable[[DevPki], RunningEnclave]
+
+
 @dataclass(slots=True)
 class Stack:
     """A running deployment. `pcrs`: 0, 1, 2 and 16, as the release and the key policy have them."""
@@ -72,12 +94,19 @@ class Stack:
     manifest: bytes
     pcrs: dict[int, bytes]
     admins: list[Person]
-    enclave: EnclaveProcess
+    enclave: RunningEnclave
     pipe: Pipe
-    endpoint: UnixEndpoint
+    endpoint: Endpoint
     client: EnclaveClient
     credentials: Credentials
     kms_secrets: list[bytes]
+
+    @property
+    def process(self) -> EnclaveProcess:
+        """The enclave, where it is a process of ours and not a guest."""
+        if not isinstance(self.enclave, EnclaveProcess):
+            raise TypeError("this enclave is a guest")
+        return self.enclave
 
     @property
     def allow_list(self) -> AllowList:
@@ -122,8 +151,8 @@ class Stack:
 
     async def restart_enclave(self, *, pcrs: Mapping[int, bytes] | None = None) -> None:
         """A new boot, of the same image or of another; it awaits its manifest afterwards."""
+        config = self.process.config
         await self.enclave.stop()
-        config = self.enclave.config
         if pcrs is not None:
             config = _config(self.directory, Path(config.pki), pcrs, witness=config.witness)
         self.enclave = EnclaveProcess(config)
@@ -132,7 +161,7 @@ class Stack:
     def reconnect(self) -> None:
         """A client of its own connections, as after a restart of the host."""
         self.client.close()
-        self.client = EnclaveClient(self.endpoint)
+        self.client = self.enclave.client()
 
     async def configure(self) -> None:
         await self.client.configure(self.manifest, self.credentials)
@@ -188,26 +217,36 @@ async def running_stack(
     witness: bool = False,
     variant: str = "",
     configure: bool = True,
+    guest: Guest | None = None,
 ) -> AsyncIterator[Stack]:
     """Start everything, and stop it when the block ends. `directory`: private and short (Unix sockets live there).
 
     `bounds` replaces some of `default_bounds`; `variant` names another image of the same source; without `configure`
-    the enclave still awaits its manifest.
+    the enclave still awaits its manifest. `guest`: a booted image in the place of the process, see `guest.py`.
     """
     admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as cleanup:
         kms_secrets: list[bytes] = []
         random_bytes = _remembering(kms_secrets) if witness else os.urandom
-        kms = await cleanup.enter_async_context(running_kms(random_bytes=random_bytes))
+        kms = await cleanup.enter_async_context(
+            running_kms(random_bytes=random_bytes, accept_unsigned_documents=guest is not None)
+        )
         pki = directory / "pki"
         kms.pki.save(pki)
         key_arn = kms.create_key()
         manifest = build_manifest(kms, [key_arn], admins, default_bounds() | (bounds or {}), threshold=threshold)
-        pcrs = source_pcrs(variant) | {16: manifest_pcr(manifest_hash(manifest))}
+        image = source_pcrs(variant) if guest is None else guest.pcrs
+        pcrs = image | {16: manifest_pcr(manifest_hash(manifest))}
         put_key_policy(kms, key_arn, key_policy(kms, pcrs))
-        enclave = EnclaveProcess(_config(directory, pki, source_pcrs(variant), witness=witness))
-        endpoint = UnixEndpoint(directory)
+        enclave: RunningEnclave
+        if guest is None:
+            enclave = EnclaveProcess(_config(directory, pki, image, witness=witness))
+        else:
+            enclave = guest.enclave(kms.pki)
+        cleanup.push_async_callback(enclave.stop)
+        await enclave.start()
+        endpoint = enclave.endpoint
         pipe = await cleanup.enter_async_context(
             Pipe(
                 endpoint,
@@ -218,7 +257,6 @@ async def running_stack(
                 dial_to=("127.0.0.1", kms.port),
             )
         )
-        client = EnclaveClient(endpoint)
         stack = Stack(
             directory=directory,
             kms=kms,
@@ -229,12 +267,11 @@ async def running_stack(
             enclave=enclave,
             pipe=pipe,
             endpoint=endpoint,
-            client=client,
+            client=enclave.client(),
             kms_secrets=kms_secrets,
             credentials=Credentials(kms.access_key_id, kms.secret_access_key, kms.session_token, 0),
         )
         cleanup.push_async_callback(_stop_enclave, stack)
-        await enclave.start()
         if configure:
             await stack.configure()
         yield stack

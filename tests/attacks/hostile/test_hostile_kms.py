@@ -133,8 +133,8 @@ async def test_a_changed_answer_of_kms_is_refused(site: Site, operation: str, fi
 
 
 def _absent(answer: dict[str, Any], field: str) -> dict[str, Any]:
-    """A field that KMS leaves out here, so that it can be forged."""
-    return {} if field in answer else {field: "SYMMETRIC_DEFAULT" if field == "EncryptionAlgorithm" else "00"}
+    """A field that KMS leaves out or empty here (it may do either), so that it can be forged."""
+    return {} if answer.get(field) else {field: "SYMMETRIC_DEFAULT" if field == "EncryptionAlgorithm" else "00"}
 
 
 async def judge_taken(site: Site, operation: str, field: str, chosen: Manipulation, reply: ExecuteReply) -> None:

@@ -78,14 +78,12 @@ def plan(
     settings = read_settings(settings_file)
     wanted = _read_release(name, measurements)
 
-    async def work(database: Database) -> tuple[Release, list[Release]]:
-        known = await store.load(database)
-        return (wanted if dry_run else await rollover.plan(database, wanted)), known
-
-    planned, known = _run(settings, work)
+    known = _run(settings, store.load)
     before = [r for r in known if r.state in _RUNNING and r.name != name]
-    key_policy.require_known(AllowList.parse(settings.tee.allowedPCRs).images, [*before, planned])
-    policy = _policy(deployment, [*before, planned], current_policy, out)
+    if settings.tee.allowedPCRs:
+        key_policy.require_known(AllowList.parse(settings.tee.allowedPCRs).images, [*before, wanted])
+    policy = _policy(deployment, [*before, wanted], current_policy, out)
+    planned = wanted if dry_run else _run(settings, lambda database: rollover.plan(database, wanted))
     steps = _steps(name, [r.name for r in before], deployment is not None)
     say(
         {"release": _described(planned), "steps": steps, **policy},
@@ -138,11 +136,9 @@ def retire(
     """
     settings = read_settings(settings_file)
 
-    async def work(database: Database) -> tuple[Release, list[Release]]:
-        return await rollover.retire(database, name), await store.load(database)
-
-    done, known = _run(settings, work)
-    policy = _policy(deployment, [r for r in known if r.state in _RUNNING], current_policy, out)
+    left = [r for r in _run(settings, store.load) if r.state in _RUNNING and r.name != name]
+    policy = _policy(deployment, left, current_policy, out)
+    done = _run(settings, lambda database: rollover.retire(database, name))
     say(
         {"release": _described(done), **policy},
         *_policy_lines(policy, out),

@@ -55,6 +55,7 @@ class Images:
     def rank(self, pcrs: Mapping[int, bytes]) -> int | None:
         """FIRST, SECOND, or None for an accepted enclave that gets no new requests (its release is retiring)."""
         release = self.release_of(pcrs)
-        if release is None or release.state == "active":
-            return SECOND
-        return FIRST if release.state == "promoted" else None
+        state = "" if release is None else release.state
+        if state in ("retiring", "retired"):
+            return None
+        return FIRST if state == "promoted" else SECOND

@@ -84,6 +84,7 @@ class Gate:
         self._timeout_s = timeout_s
         self._proof: Proof | None = None
         self._unsaved: Proof | None = None
+        self._stored = ""
         self._reason = Code.ATTESTATION_FAILED.value
         self._checking = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -96,6 +97,11 @@ class Gate:
         if proof is None or self._now_ms() >= proof.at_ms + self._valid_ms(proof):
             return None
         return proof
+
+    @property
+    def stored(self) -> str:
+        """The boot whose document is in the database, where clients find it for receipts of this boot; "" at first."""
+        return self._stored
 
     @property
     def reason(self) -> str:
@@ -231,6 +237,7 @@ class Gate:
         except AdytumError as error:
             log.warning("the attestation document could not be stored: %s", error.code.value)
             return
+        self._stored = proof.boot_id
         if self._unsaved is proof:
             self._unsaved = None
 

@@ -24,7 +24,7 @@ from adytum.enclave.client import NOT_SENT
 from adytum.releases.images import FIRST, Images
 from adytum.releases.store import Report
 from adytum.service.admit import Admitted
-from adytum.service.gate import RETRY_S, Gate
+from adytum.service.gate import RETRY_S, Gate, Proof
 from adytum.service.metrics import Metrics
 from adytum.service.ports import Enclave
 from adytum.service.supervisor import Supervisor
@@ -52,10 +52,19 @@ class Member:
     in_flight: int = 0
 
     @property
-    def boot_id(self) -> str:
-        """The boot that is proven and has its policies; "" when it serves nothing."""
+    def proof(self) -> Proof | None:
+        """Of a boot that is proven, has its policies, and whose document clients can fetch; None when it serves
+        nothing."""
         proof = self.gate.proof
-        return proof.boot_id if proof is not None and proof.boot_id == self.supervisor.prepared else ""
+        if proof is None or not proof.boot_id == self.supervisor.prepared == self.gate.stored:
+            return None
+        return proof
+
+    @property
+    def boot_id(self) -> str:
+        """The boot of `proof`, or ""."""
+        proof = self.proof
+        return "" if proof is None else proof.boot_id
 
 
 class Pool:
@@ -86,8 +95,8 @@ class Pool:
         second: list[Member] = []
         first: list[Member] = []
         for member in self.members:
-            proof = member.gate.proof
-            if proof is None or proof.boot_id != member.supervisor.prepared:
+            proof = member.proof
+            if proof is None:
                 continue
             rank = self._images.rank(proof.verified.document.pcrs)
             if rank is not None:
@@ -135,8 +144,8 @@ class Pool:
         return [self._report(member, member in serving) for member in self.members]
 
     def _report(self, member: Member, serves: bool) -> Report:
-        proof = member.gate.proof
-        if proof is None or not member.boot_id:
+        proof = member.proof
+        if proof is None:
             reason = member.gate.reason or member.supervisor.problem or "PREPARING"
             return Report(
                 enclave=member.name, boot_id="", release="", state="unproven", reason=reason, in_flight=member.in_flight

@@ -212,11 +212,12 @@ async def _get_policy(parts: Parts, request: Request) -> Answer:
 async def _health(parts: Parts, _request: Request) -> Answer:
     """200 when sensitive operations can be served, 503 with the reasons when not."""
     database = await parts.database.is_up()
+    serving = parts.pool.serving()
     members = [
         {
             "name": member.name,
             "gate": {"open": member.gate.proof is not None, "reason": member.gate.reason},
-            "serves": member in parts.pool.serving(),
+            "serves": member in serving,
             "health": member.supervisor.health,
             "problem": member.supervisor.problem,
         }
@@ -224,7 +225,7 @@ async def _health(parts: Parts, _request: Request) -> Answer:
     ]
     first = parts.pool.lead()
     health, proof = first.supervisor.health, first.gate.proof
-    ready = database and health is not None and proof is not None
+    ready = database and bool(serving)
     return answer.json_answer(
         {
             "ready": ready,

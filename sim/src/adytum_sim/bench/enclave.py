@@ -125,7 +125,7 @@ async def _drive(stack: Stack, wallet: Wallet, case: Case, count: int) -> Driven
         enclave_socket(stack.directory, limits.DATA_PORT),
         frames_of(payloads),
         depth=case.depth,
-        pid=stack.enclave.pid,
+        pid=stack.process.pid,
     )
 
 

@@ -39,7 +39,17 @@ def show_enclave(report: Report, console: Console) -> None:
 
 def show_http(report: HttpReport, console: Console) -> None:
     table = Table(title="HTTP, durable receipt before the answer", title_justify="left")
-    for name in ("clients", "a second", "p50 ms", "p95 ms", "p99 ms", "errors", "of needed"):
+    for name in (
+        "clients",
+        "a second",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "errors",
+        "of needed",
+        "service us",
+        "enclave us",
+    ):
         table.add_column(name, justify="right")
     for line in report.measured:
         table.add_row(
@@ -49,7 +59,8 @@ def show_http(report: HttpReport, console: Console) -> None:
             f"{line.p95_ms:.2f}",
             f"{line.p99_ms:.2f}",
             str(line.errors),
-            f"{line.of_needed:.2f}",
+            f"{line.service_us:.0f}",
+            f"{line.enclave_us:.0f}",
         )
     console.print(table)
     show_primitives(report.primitives_us, console)

@@ -19,18 +19,26 @@ from adytum_sim.demo import evidence
 from adytum_sim.demo.evidence import Files
 from adytum_sim.demo.story import DemoError, Fact, Report, Result, tell
 from adytum_sim.host import running_host
-from adytum_sim.stack import running_stack
+from adytum_sim.stack import Guest, running_stack
 from adytum_wire.errors import AdytumError
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option(
+    "--enclave",
+    type=click.Choice(["process", "qemu"]),
+    default="process",
+    show_default=True,
+    help="The trusted program as a process, or as the real image, booted in QEMU.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Keep the evidence in this folder.")
-def demo(as_json: bool, out: Path | None) -> None:
+def demo(as_json: bool, enclave: str, out: Path | None) -> None:
     """One key, one signature, one refusal, on this machine, with nothing of AWS.
 
     Starts PostgreSQL, a KMS stand-in, an enclave process and the host service; ends with "demo: ok" when everything
-    held, exit status 1 when something did not.
+    held, exit status 1 when something did not. With --enclave qemu it builds and boots the enclave image instead (the
+    first time, QEMU too: minutes).
     """
     console = Console(quiet=as_json, highlight=False)
     started = time.monotonic()
@@ -40,7 +48,7 @@ def demo(as_json: bool, out: Path | None) -> None:
     try:
         files = Files(out or work / "out")
         files.directory.mkdir(parents=True, exist_ok=True)
-        result = asyncio.run(_run(work, files, _printer(console)))
+        result = asyncio.run(_run(work, files, _printer(console), _image(work) if enclave == "qemu" else None))
     except (DemoError, AdytumError, RuntimeError, OSError) as error:
         click.echo(f"demo: failed: {error}", err=True)
         sys.exit(1)
@@ -53,7 +61,21 @@ def demo(as_json: bool, out: Path | None) -> None:
     console.print(f"\n[bold green]demo: ok[/]  ({time.monotonic() - started:.1f} s)")
 
 
-async def _run(work: Path, files: Files, report: Report) -> Result:
+def _image(work: Path) -> Guest:
+    """Build the image and the rig. Errors: RuntimeError, which says what is missing."""
+    try:
+        from adytum_image.errors import BuildError, EifError, RigError
+        from adytum_sim.guest import GuestEnclave, build_image
+    except ImportError:
+        raise RuntimeError("--enclave qemu needs the distribution adytum-image") from None
+    try:
+        rig, image = build_image(work)
+    except (BuildError, EifError, RigError) as error:
+        raise RuntimeError(str(error)) from None
+    return Guest(image.pcrs, lambda pki: GuestEnclave(rig, image, pki))
+
+
+async def _run(work: Path, files: Files, report: Report, guest: Guest | None) -> Result:
     log_file = work / "logs.txt"
     handler = logging.FileHandler(log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
@@ -61,7 +83,10 @@ async def _run(work: Path, files: Files, report: Report) -> Result:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)  # everything that any library would say
     try:
-        async with running_stack(work / "s", witness=True, configure=False) as stack, running_host(stack, work) as host:
+        async with (
+            running_stack(work / "s", witness=True, configure=False, guest=guest) as stack,
+            running_host(stack, work) as host,
+        ):
             result = await tell(host, report)
             handler.flush()
             logs = log_file.read_text() + "\n".join(stack.enclave.log) + "\n"

@@ -2,8 +2,8 @@
 
 CONFIG (see `config.StandInConfig`): "directory" for the Unix sockets, "pki" as saved by DevPki, "pcrs" {"0": hex, ...},
 "module_id", "parent_role" ARN, "payload_encoding" "indefinite" or "definite", "debug", "witness". Prints one JSON line
-when ready. With `witness` it keeps digests of its secrets for `witness.scan`, which leaves traces of them in its memory:
-not for the memory-scan tests.
+when ready. With `witness` it keeps digests of its secrets for `witness.scan`, which leaves traces in its memory: not
+for the memory-scan tests.
 """
 
 from __future__ import annotations

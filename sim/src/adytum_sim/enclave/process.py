@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from adytum.enclave.client import EnclaveClient
+from adytum.enclave.endpoint import UnixEndpoint
 from adytum_sim.enclave.config import StandInConfig, witness_socket
 
 START_SECONDS = 30.0
@@ -40,6 +42,13 @@ class EnclaveProcess:
         if self._process is None:
             raise RuntimeError("the enclave stand-in is not running")
         return self._process.pid
+
+    @property
+    def endpoint(self) -> UnixEndpoint:
+        return UnixEndpoint(self.directory)
+
+    def client(self) -> EnclaveClient:
+        return EnclaveClient(self.endpoint)
 
     async def start(self) -> None:
         """Start and wait until it serves. Errors: RuntimeError with what it printed."""
