@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -101,6 +104,26 @@ class Deployed:
             key=self.stack.key_arn, roles=roles, tenants=(TENANT,), images=(Image("a", self.stack.pcrs),)
         )
         put_key_policy(kms, self.stack.key_arn, policy_for(deployment, releases))
+
+    async def command(self, *arguments: str) -> dict[str, Any]:
+        """Run `adytum` as an operator on the host would, with settings of its own."""
+        kms, settings = self.stack.kms, self.host.service.settings.model_dump(mode="json", exclude_unset=True)
+        settings["database"] = {"dsn": self.host.dsn}
+        settings["aws"] = {
+            "accessKeyId": kms.access_key_id,
+            "secretAccessKey": kms.secret_access_key,
+            "sessionToken": kms.session_token,
+        }
+        file = self.stack.directory / "adytum.yaml"
+        file.write_text(json.dumps(settings))  # JSON is YAML
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from adytum.cli import main; main()", *arguments, "-c", str(file), "--json"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output
+        found: dict[str, Any] = json.loads(output)
+        return found
 
     def client(self, person: Person) -> AsyncAdytum:
         return AsyncAdytum(
@@ -226,6 +249,13 @@ async def test_a_release_takes_over_without_a_failed_request(deployed: Deployed)
         "at": 0,
     }
     assert b"adytum_canary_ok 1.0" in deployed.host.service.metrics.render()
+    said = await deployed.command("release", "canary")
+    assert (said["ok"], said["retired"]) == (True, {"enclave-1": "KMS_DENIED"})
+    shown = await deployed.command("release", "status")
+    assert [(r["name"], r["state"], r["serving"]) for r in shown["releases"]] == [
+        ("a", "retired", 0),
+        ("b", "promoted", 1),
+    ]
     cold = await deployed.stack.ask(
         deployed.alice, "generate_key", algorithm="secp256k1", labels=["hot"]
     )  # past the service, as a hostile host would

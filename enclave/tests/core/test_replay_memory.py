@@ -83,7 +83,8 @@ def test_the_memory_is_bounded_and_says_so() -> None:
 
 
 class Model(RuleBasedStateMachine):
-    """Within the window an id belongs to its first body for ever, whatever happens in between."""
+    """For a window from its admission an id belongs to its first body, whatever happens in between. (After that the
+    first body would not pass the time check any more.)"""
 
     entries = Bundle("entries")
 
@@ -94,7 +95,7 @@ class Model(RuleBasedStateMachine):
         self.decided: dict[str, tuple[bytes, int]] = {}
 
     @rule(target=entries, request=st.sampled_from("abcdef"), digest=st.sampled_from([b"x", b"y"]), again=st.booleans())
-    def admit(self, request: str, digest: bytes, again: bool) -> tuple[Entry[str], bool] | None:
+    def admit(self, request: str, digest: bytes, again: bool) -> tuple[Entry[str], bool, int] | None:
         try:
             entry = self.replay.admit("acme", request, digest, repeatable=again, now_ms=self.now)
         except AdytumError as error:
@@ -106,17 +107,17 @@ class Model(RuleBasedStateMachine):
         if entry.answer is not None:
             assert entry.answer == f"{request}/{digest!r}"
             return None
-        return entry, again
+        return entry, again, self.now
 
     @rule(handle=entries, ok=st.booleans())
-    def end(self, handle: tuple[Entry[str], bool] | None, ok: bool) -> None:
+    def end(self, handle: tuple[Entry[str], bool, int] | None, ok: bool) -> None:
         if handle is None or not handle[0].under_way:
             return
-        entry, again = handle
+        entry, again, admitted = handle
         request = entry.identity[1]
         if ok:
             self.replay.finish(entry, f"{request}/{entry.digest!r}", repeatable=again)
-            self.decided.setdefault(request, (entry.digest, self.now))
+            self.decided.setdefault(request, (entry.digest, admitted))
         else:
             self.replay.forget(entry)
 

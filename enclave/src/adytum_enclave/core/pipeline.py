@@ -72,7 +72,7 @@ def _decide(
     now_ms: int,
     is_expired: Callable[[], bool],
 ) -> Generator[NewDataKey | OpenDataKey, DataKeyAnswer, tuple[Outcome, bool]]:
-    """Return the outcome, and whether it is final: carried out, or denied by the policy."""
+    """Return the outcome, and whether it is final: carried out, or denied by the policy on proven facts."""
 
     def check_deadline() -> None:
         if is_expired():
@@ -90,7 +90,12 @@ def _decide(
         if not decision.allowed:
             code = decision.code or Code.POLICY_DENIED
             enclave.counters.add("denied")
-            return _refused(enclave, draft, AdytumError(code), "deny"), True
+            # A denial over a header that only the host vouches for must not answer this request id for good: the host
+            # could deny whatever it likes by editing a label.
+            is_proven = asked.header is None or (
+                record is not None and configured.warm.holds(asked.header.key_id, record.header)
+            )
+            return _refused(enclave, draft, AdytumError(code), "deny"), is_proven
         context = Context(enclave, configured, who, asked, record, check_deadline)
         effected = yield from carry_out(context)
     except AdytumError as error:

@@ -51,6 +51,11 @@ class WarmKeys:
         self._keys.move_to_end(key_id)
         return warm.key
 
+    def holds(self, key_id: str, header: bytes) -> bool:
+        """True when the key is warm under this very header, which is therefore proven. Counts as no use."""
+        warm = self._keys.get(key_id)
+        return warm is not None and warm.header == header
+
     def keep(self, key_id: str, header: bytes, key: WalletKey, now_ms: int) -> None:
         """Take ownership of `key`, which has been used once. In strict mode it is wiped at once."""
         self.drop(key_id)

@@ -22,13 +22,11 @@ from adytum_wire.requests import Body
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """`step`: the file that refuses. `codes`: any of them. `final`: the refusal is a decision of the policy about what
-    the host claimed, and answers this request id from then on."""
+    """`step`: the file that refuses. `codes`: any of them."""
 
     step: str
     codes: tuple[str, ...]
     malformed: tuple[str, ...] = ()
-    final: bool = False
     note: str = ""
 
 
@@ -159,8 +157,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
             step="enclave core/steps/authorise.py, " + _UNSEAL.removeprefix("enclave "),
             codes=("POLICY_DENIED", "RECORD_TAMPERED"),
             malformed=_BAD_HEADER,
-            final=True,
-            note="a label that the policy does not allow is denied, and that answers this request id",
+            note="a label that the policy does not allow is denied, and the request may be sent again",
         ),
     ),
     "ciphertext_blob": _all(
