@@ -21,11 +21,12 @@ class Raw:
     """A connection without manners."""
 
     def __init__(self, wallet: Wallet, port: int = limits.DATA_PORT) -> None:
-        self._path = wallet.stack.directory / f"enclave_{port}.sock"
+        self._endpoint, self._port = wallet.stack.endpoint, port
         self._reader = FrameReader(Kind.REPLY)
 
     async def __aenter__(self) -> Raw:
-        self.input, self.output = await asyncio.open_unix_connection(self._path)
+        sock = await self._endpoint.dial(self._port)
+        self.input, self.output = await asyncio.open_connection(sock=sock)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -24,7 +24,7 @@ MODULE_ID = "i-0123456789abcdef0-enc0123456789abcdef"
 def nsm(request: pytest.FixtureRequest) -> Iterator[Nsm]:
     if request.param == "device":
         if not Path("/dev/nsm").is_char_device():
-            pytest.skip("no /dev/nsm: the image rig runs this one")
+            pytest.skip("no /dev/nsm on this machine (the guest of tests/image has one, and no pytest)")
         with open_device() as device:
             yield Nsm(device)
         return
