@@ -18,13 +18,14 @@ from collections.abc import Callable
 from typing import Final
 
 from adytum_enclave.core import keys
+from adytum_enclave.core.chain import MAX_GROUP
 from adytum_enclave.core.crypto import ed25519, p256, secp256k1
 from adytum_enclave.core.secrets import Arena
 from adytum_wire import signatures
 from adytum_wire.types import Scheme, SigningScheme
 
 _MESSAGE_SIZE: Final = 400  # bytes, about as long as a stamped body
-_GROUP: Final = 64  # receipts that share a signature at depth 64
+_GROUP: Final = MAX_GROUP  # receipts that share a signature at depth 64
 
 _STAMPS: Final = {
     Scheme.ED25519: "ed25519-verify",

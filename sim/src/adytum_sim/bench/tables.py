@@ -10,11 +10,11 @@ from adytum_sim.bench.http import HttpReport
 
 
 def show_enclave(report: Report, console: Console) -> None:
-    table = Table(title="one enclave process, one connection", title_justify="left")
-    table.add_column("request", no_wrap=True)
-    table.add_column("depth", justify="right")
+    table = Table(title="one enclave process, one connection", title_justify="left", padding=(0, 0))
+    table.add_column("request", overflow="fold")
+    table.add_column("depth", justify="right", min_width=5)
     for name in ("a second", "p50 ms", "p95 ms", "p99 ms", "of sign", "of needed", "by cpu"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=6)
     for line in report.measured:
         case = line.case
         key = ", strict" if case.strict else ""
