@@ -14,15 +14,16 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
-    from adytum_policy.content import ethereum, rlp
+    from adytum_policy.content import bitcoin, ethereum, rlp, solana, typed_data
     from adytum_policy.decide import decide
     from adytum_policy.document import open_policy, parse_policy
     from adytum_policy.rules import Subject
     from adytum_wire.errors import AdytumError, Code
     from adytum_wire.manifest import Admin, Tenant
-    from adytum_wire.types import Scheme
+    from adytum_wire.types import Scheme, SigningScheme
 
 ADMIN = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
+KEY = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
 TENANT = Tenant(
     id="acme",
     kms_key="arn:aws:kms:eu-central-1:111122223333:key/k",
@@ -62,6 +63,25 @@ def transaction(data: bytes) -> None:
     decoded.finish(bytes(64) + b"\1")
 
 
+def message(data: bytes) -> None:
+    decoded = solana.decode(data)
+    if decoded.payload != data:
+        raise Finding("another message is signed than was decoded")
+    decoded.finish(bytes(64))
+
+
+def typed(data: bytes) -> None:
+    decoded = typed_data.decode(data.decode("utf-8", "replace"))
+    decoded.finish(bytes(64) + b"\1")
+
+
+def partially_signed(data: bytes) -> None:
+    decoded = bitcoin.decode(data, "mainnet", KEY, SigningScheme.BIP340)
+    if decoded.parsed.encode([dict(one) for one in decoded.parsed.inputs]) != data:
+        raise Finding("a second spelling of a PSBT")
+    decoded.finish_all((bytes(64),) * len(decoded.payloads))
+
+
 def item(data: bytes) -> None:
     if rlp.encode(rlp.decode(data)) != data:
         raise Finding("a second spelling of an item")
@@ -72,6 +92,9 @@ EDGES = (
     (envelope, {Code.POLICY_INVALID, Code.POLICY_QUORUM}),
     (transaction, {Code.CONTENT_INVALID}),
     (item, set[Code]()),
+    (message, {Code.CONTENT_INVALID}),
+    (typed, {Code.CONTENT_INVALID}),
+    (partially_signed, {Code.CONTENT_INVALID}),
 )
 
 

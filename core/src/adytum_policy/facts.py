@@ -82,3 +82,12 @@ class SolanaFacts(ContentFacts, frozen=True, kw_only=True):
     lamports: int
     tokens: int
     max_fee: int
+
+
+class BitcoinFacts(ContentFacts, frozen=True, kw_only=True):
+    """A Bitcoin transaction all of whose inputs are ours. `recipients`: the scripts of the outputs that are not change.
+    `amount`: what goes to them; `fee`: exact. Both in satoshi."""
+
+    recipients: tuple[bytes, ...]
+    amount: int
+    fee: int

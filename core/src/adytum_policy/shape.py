@@ -39,6 +39,7 @@ Selector = Annotated[str, Meta(pattern=r"\A(0x[0-9a-f]{8}|none)\Z")]  # "none": 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]  # compared character by character
 TypeName = Annotated[str, Meta(pattern=r"\A[A-Za-z_$][A-Za-z0-9_$]{0,63}\Z")]
 SolanaAddress = Annotated[str, Meta(pattern=r"\A[1-9A-HJ-NP-Za-km-z]{32,44}\Z")]
+BitcoinAddress = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z]{26,90}\Z")]
 ChainId = Annotated[int, Meta(ge=1, le=2**53)]
 
 
@@ -143,8 +144,26 @@ class SolanaEntry(
     max_tokens: Amount
 
 
+class BitcoinEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type", tag="bitcoin-psbt"):
+    """Conditions on a Bitcoin transaction. Amounts in satoshi, both ends included, of all outputs that are not change.
+    `recipients`: the addresses of those outputs."""
+
+    max_fee: Amount
+    recipients: list[BitcoinAddress] | Wildcard
+    min_amount: Amount
+    max_amount: Amount
+
+
 # Never a lone struct: msgspec would let its tag be absent.
-ContentEntry = EthereumEntry | EthereumBlobEntry | EthereumSetCodeEntry | MessageEntry | TypedDataEntry | SolanaEntry
+ContentEntry = (
+    EthereumEntry
+    | EthereumBlobEntry
+    | EthereumSetCodeEntry
+    | MessageEntry
+    | TypedDataEntry
+    | SolanaEntry
+    | BitcoinEntry
+)
 
 
 class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -77,6 +77,13 @@ class SolanaMessage(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     message: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
 
 
+class BitcoinPsbt(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="bitcoin-psbt"):
+    """`psbt`: version 0 or 2. `network`: how addresses are shown; scripts are the same on all."""
+
+    psbt: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
+    network: Literal["mainnet", "testnet", "regtest"]
+
+
 class RawDigest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="raw-digest"):
     """32 bytes that the enclave cannot understand. A right of its own (`sign-raw`), never implied by `sign`."""
 
@@ -90,7 +97,7 @@ class RawMessage(Struct, frozen=True, forbid_unknown_fields=True, tag_field="typ
     message: Annotated[Hex, Meta(max_length=2 * limits.MAX_CONTENT)]
 
 
-Content = EthereumTransaction | PersonalMessage | TypedData | SolanaMessage | RawDigest | RawMessage
+Content = EthereumTransaction | PersonalMessage | TypedData | SolanaMessage | BitcoinPsbt | RawDigest | RawMessage
 
 
 class _Base(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="operation"):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from adytum_policy import shape
 from adytum_policy.facts import ContentFacts
-from adytum_policy.matchers import ethereum, messages, solana
+from adytum_policy.matchers import bitcoin, ethereum, messages, solana
 
 # Conditions on content in the order in which they are looked at.
 CONTENT_CONDITIONS = (
@@ -47,6 +47,8 @@ CONTENT_CONDITIONS = (
     "content.max_lamports",
     "content.min_tokens",
     "content.max_tokens",
+    "content.min_amount",
+    "content.max_amount",
 )
 
 
@@ -63,6 +65,8 @@ def compile_matcher(entry: shape.ContentEntry, *, allow: bool) -> Matcher:
         return messages.compile_message(entry)
     if isinstance(entry, shape.SolanaEntry):
         return solana.compile_entry(entry, allow=allow)
+    if isinstance(entry, shape.BitcoinEntry):
+        return bitcoin.compile_entry(entry, allow=allow)
     return ethereum.compile_entry(entry, allow=allow)
 
 
@@ -74,4 +78,6 @@ def bad_fields(entry: shape.ContentEntry, *, allow: bool) -> Iterator[str]:
         return iter(())
     if isinstance(entry, shape.SolanaEntry):
         return solana.bad_fields(entry)
+    if isinstance(entry, shape.BitcoinEntry):
+        return bitcoin.bad_fields(entry)
     return ethereum.bad_fields(entry, allow=allow)

@@ -207,6 +207,7 @@ class Route:
         self._key = _LEAD if admitted.operation in TO_THE_LEAD else admitted.key_id or "/".join(self._identity)
         self._repeatable = admitted.operation in REPEATABLE
         self._answered: Member | None = None
+        self._proven = ""  # the boot that was proven when the answering enclave was asked
 
     async def execute(
         self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
@@ -222,6 +223,7 @@ class Route:
             if asked:
                 self._pool.moved()
             asked.append(member)
+            self._proven = member.boot_id
             outcome = await self._ask(member, body, stamp, record, left)
             if isinstance(outcome, ExecuteReply) or not _may_move(outcome):
                 self._answered = member
@@ -253,11 +255,13 @@ class Route:
         return self._repeatable or isinstance(outcome, Refusal) or outcome.field == NOT_SENT
 
     async def confirm(self, chain: str) -> None:
-        """The receipt must be of the boot that was verified of the enclave that answered. Errors: ATTESTATION_FAILED;
-        the receipt is durable by then, so a repeat of the request yields the same bytes."""
+        """The receipt must be of the boot that was proven when the enclave was asked (it may have died since), or of
+        one that proves itself now. Errors: ATTESTATION_FAILED; the receipt is durable by then, so a repeat of the
+        request yields the same bytes."""
         if self._answered is None:
             raise AdytumError(Code.ATTESTATION_FAILED)
-        await self._answered.gate.confirm(chain)
+        if not chain or chain != self._proven:
+            await self._answered.gate.confirm(chain)
 
 
 def _may_move(outcome: AdytumError | Refusal) -> bool:
