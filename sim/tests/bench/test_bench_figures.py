@@ -39,7 +39,7 @@ def test_what_a_request_needs_is_the_sum_of_its_primitives() -> None:
     price = primitives.needed
     assert price(PRICES, Scheme.ED25519, SigningScheme.ECDSA_SECP256K1, 1) == 50 + 20 + 30 + 16
     assert price(PRICES, Scheme.ED25519, SigningScheme.ECDSA_SECP256K1, 64) == 50 + 20 + 30 + 1
-    assert price(PRICES, Scheme.P256, SigningScheme.ECDSA_SECP256K1, 500) == 70 + 20 + 30 + 0.25
+    assert price(PRICES, Scheme.P256, SigningScheme.ECDSA_SECP256K1, 500) == 70 + 20 + 30 + 1
 
 
 def test_every_primitive_of_every_case_is_measured() -> None:
@@ -61,7 +61,7 @@ def test_ratios_are_medians_of_rounds_each_with_its_own_prices() -> None:
     assert line.rate == pytest.approx(2500)
     assert line.p99_ms == pytest.approx(2)
     assert line.of_needed == pytest.approx(5000 * 101e-6)
-    assert line.of_needed_cpu == pytest.approx(100.25 / 150)
+    assert line.of_needed_cpu == pytest.approx(101 / 150)
     assert line.of_sign == pytest.approx(5000 * 20e-6)
     assert (line.requests, line.errors) == (3000, 3)
 
