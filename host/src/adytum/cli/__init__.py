@@ -57,7 +57,11 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Without importing anything."""
-        rows = [(name, _COMMANDS[name][2] if name in _COMMANDS else "(plugin)") for name in self.list_commands(ctx)]
+        came = {point.name: point.dist.name if point.dist else "" for point in entry_points(group=ENTRY_POINTS)}
+        rows = [
+            (name, _COMMANDS[name][2] if name in _COMMANDS else f"(comes with {came[name]})")
+            for name in self.list_commands(ctx)
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
