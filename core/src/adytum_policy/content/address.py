@@ -8,10 +8,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adytum_wire.errors import AdytumError, Code
 
-_HEX = "0123456789abcdef"
-# (digit of the address, digit of the hash) -> the digit as EIP-55 writes it; looked up for each transaction twice
-_CASED = {(char, hashed): char.upper() if hashed > "7" else char for char in _HEX for hashed in _HEX}.__getitem__
-
 
 def keccak256(data: bytes) -> bytes:
     """Keccak-256 as Ethereum uses it (not SHA3-256: the padding differs). 32 bytes."""
@@ -23,7 +19,7 @@ def to_checksum(address: bytes) -> str:
     """20 bytes as "0x" and 40 hex digits, upper-cased where the hash of the lower-case text has a digit over 7."""
     text = address.hex()
     digest = keccak256(text.encode()).hex()
-    return "0x" + "".join(map(_CASED, zip(text, digest, strict=False)))
+    return "0x" + "".join(char.upper() if hashed > "7" else char for char, hashed in zip(text, digest, strict=False))
 
 
 def is_checksummed(text: str) -> bool:

@@ -38,7 +38,7 @@ BLOB_TYPE = "ethereum-blob-transaction"
 SET_CODE_TYPE = "ethereum-set-code-transaction"
 _LEGACY_FIELDS = 9
 _TYPED_FIELDS = {1: 8, 2: 9, 3: 11, 4: 10}  # EIP-2718 type -> number of unsigned fields
-_ETHER_DIGITS = 18
+_WEI = 10**18  # of one ether
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,9 +253,11 @@ def _assemble(
 
 def ether(wei: int) -> str:
     """Wei as a plain decimal number of ether, exact, without an exponent and without trailing zeros."""
-    whole, fraction = divmod(wei, 10**_ETHER_DIGITS)
-    digits = f"{fraction:0{_ETHER_DIGITS}d}".rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
+    whole, fraction = divmod(wei, _WEI)
+    if fraction == 0:
+        return str(whole)
+    digits = f"{fraction:018d}".rstrip("0")
+    return f"{whole}.{digits}"
 
 
 def _selector(to: bytes, data: bytes) -> bytes | None:

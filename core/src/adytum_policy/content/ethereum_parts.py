@@ -43,7 +43,7 @@ def invalid(part: str) -> AdytumError:
 
 def integer(item: Item, maximum: int, part: str) -> int:
     """A number without leading zeros, at most `maximum`."""
-    if not isinstance(item, bytes) or len(item) > 32 or item[:1] == b"\0":
+    if not isinstance(item, bytes) or len(item) > 32 or (item and item[0] == 0):
         raise invalid(part)
     value = int.from_bytes(item, "big")
     if value > maximum:
