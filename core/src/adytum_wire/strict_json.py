@@ -43,8 +43,9 @@ def _no_number(_text: str) -> NoReturn:
 _scanner = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_no_number, parse_constant=_no_number)
 
 
-def _too_deep(text: str) -> bool:
-    """Bound nesting before the recursive scanner sees it; brackets inside strings do not count."""
+def is_too_deep(text: str) -> bool:
+    """True when JSON text nests deeper than `limits.MAX_JSON_DEPTH`; brackets inside strings do not count. Ask before a
+    recursive scanner sees hostile text: its own limit is the interpreter's, which others may have raised."""
     if text.count("[") + text.count("{") <= limits.MAX_JSON_DEPTH:
         return False
     depth = 0
@@ -82,7 +83,7 @@ def decode(data: bytes, kind: type[T], *, limit: int, code: Code) -> T:
         raise AdytumError(code, "$ (too large)")
     try:
         text = data.decode("utf-8")
-        if _too_deep(text):
+        if is_too_deep(text):
             raise AdytumError(code, "$ (too deep)")
         value = _scanner.decode(text)
         if "\\u" in text:  # only an escape can smuggle in a lone surrogate

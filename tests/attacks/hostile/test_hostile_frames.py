@@ -128,7 +128,8 @@ async def test_a_frame_cut_at_every_length_has_no_effect(site: Site) -> None:
         client = a_client(site)
         with pytest.raises(AdytumError) as caught:
             await client.execute(message.body, message.stamp, message.record, timeout_s=0.3)
-        assert caught.value.code.value == "PEER_UNAVAILABLE"
+        # The connection ends, or the client's patience does while the enclave waits for the rest: whichever is first.
+        assert caught.value.code.value in ("PEER_UNAVAILABLE", "DEADLINE_EXCEEDED")
         client.close()
         site.relay.honest()
     assert (await site.client.health()).receipts == receipts

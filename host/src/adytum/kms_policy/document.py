@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from adytum.kms_policy import conditions
 from adytum.kms_policy.errors import KmsPolicyError
 from adytum.kms_policy.patterns import as_strings
+from adytum_wire.strict_json import is_too_deep
 
 MAX_KEY_POLICY: Final = 32 * 1024  # characters
 Kind = Literal["key", "identity"]
@@ -37,6 +38,8 @@ def load_json(text: str) -> Any:
 
     if len(text) > MAX_KEY_POLICY:
         raise KmsPolicyError("The policy is too long.")
+    if is_too_deep(text):
+        raise KmsPolicyError("The policy is not JSON.")
     try:
         return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError):

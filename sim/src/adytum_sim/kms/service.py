@@ -21,6 +21,7 @@ from adytum_sim.kms.recipient import DocumentReader
 from adytum_sim.kms.state import State
 from adytum_sim.kms.trail import Trail
 from adytum_verify import Anchor
+from adytum_wire.strict_json import is_too_deep
 
 PREFIX: Final = "TrentService."
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -154,7 +155,10 @@ class KmsService:
 def decode_body(body: bytes) -> dict[str, Any]:
     """Errors: SerializationException, as AWS says it."""
     try:
-        value = json.loads(body or b"{}")
+        text = (body or b"{}").decode()
+        if is_too_deep(text):
+            raise ValueError
+        value = json.loads(text)
         json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
     except (ValueError, RecursionError):
         value = None
