@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from coincurve import PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from outsider import open_record
 from wallet import Made, Wallet, ethereum, made, refused
@@ -56,7 +56,8 @@ def secrets_of(wallet: Wallet, *records: Made) -> dict[str, bytes]:
     return found
 
 
-async def imported(wallet: Wallet, secret: bytes) -> Made:
+async def hpke_key(wallet: Wallet) -> X25519PublicKey:
+    """The enclave's import key, as its attestation document binds it."""
     nonce = b"n" * 32
     reply = await wallet.stack.client.attest(nonce)
     binding = verify_enclave(
@@ -67,20 +68,34 @@ async def imported(wallet: Wallet, secret: bytes) -> Made:
         nonce=nonce,
         anchors=(wallet.stack.kms.anchor,),
     ).binding
-    request_id = "import-memory-1"
-    hpke_key = X25519PublicKey.from_public_bytes(bytes.fromhex(binding.hpke_key))
-    blob = SUITE.encrypt(secret, hpke_key, requests.import_info("acme", request_id))
+    return X25519PublicKey.from_public_bytes(bytes.fromhex(binding.hpke_key))
+
+
+def sealed_for(key: X25519PublicKey, request_id: str, secret: bytes) -> dict[str, str]:
+    blob = SUITE.encrypt(secret, key, requests.import_info("acme", request_id))
+    return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
+
+
+async def imported(wallet: Wallet, secret: bytes) -> Made:
     return made(
         await wallet.stack.ask(
             wallet.alice,
             "import_key",
-            request_id=request_id,
+            request_id="import-memory-1",
             algorithm="secp256k1",
             labels=["treasury"],
             public_key=PublicKey.from_secret(secret).format().hex(),
-            sealed={"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()},
+            sealed=sealed_for(await hpke_key(wallet), "import-memory-1", secret),
         )
     )
+
+
+async def sealed_secret(wallet: Wallet) -> tuple[Made, bytes]:
+    """A stored secret, and its 32 bytes."""
+    secret = os.urandom(32)
+    sealed = sealed_for(await hpke_key(wallet), "seal-memory-1", secret)
+    reply = await wallet.stack.ask(wallet.alice, "seal", request_id="seal-memory-1", labels=["treasury"], sealed=sealed)
+    return made(reply), secret
 
 
 async def test_nothing_is_left_after_each_operation_in_strict_mode(open_short_wallet: Any) -> None:
@@ -101,6 +116,18 @@ async def test_nothing_is_left_after_each_operation_in_strict_mode(open_short_wa
         reply = await wallet.sign(key, scheme=scheme, content=content)
         assert isinstance(reply, ExecuteReply), reply
         assert found(wallet, secrets) == []
+    stored, plaintext = await sealed_secret(wallet)
+    secrets |= secrets_of(wallet, stored) | {"secret": plaintext}
+    assert found(wallet, secrets) == []
+    reply = await wallet.stack.ask(
+        wallet.alice,
+        "unseal",
+        key_id=stored.key_id,
+        recipient=X25519PrivateKey.generate().public_key().public_bytes_raw().hex(),
+        record=stored.record,
+    )
+    assert isinstance(reply, ExecuteReply), reply
+    assert found(wallet, secrets) == []
     renewed = made(await wallet.stack.ask(wallet.alice, "reseal", key_id=keys[0].key_id, record=keys[0].record))
     assert found(wallet, secrets | secrets_of(wallet, renewed)) == []
 
