@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rlp
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from adytum_sim.people import Person
 from adytum_sim.stack import Stack, running_stack
-from adytum_wire import receipts, results
+from adytum_verify import verify_enclave
+from adytum_wire import receipts, requests, results
+from adytum_wire.binding import Binding
 from adytum_wire.errors import Code
 from adytum_wire.messages import ExecuteReply, HealthReply, Refusal
 from adytum_wire.record import Record
 from adytum_wire.types import Scheme
 
+SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 TO = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 VALUE = 10**17
 TRANSFER: dict[str, Any] = {
@@ -81,6 +87,25 @@ class Wallet:
         made = made or self.key
         request = {"key_id": made.key_id, "scheme": "ecdsa-secp256k1", "content": ethereum()} | fields
         return await self.stack.ask(self.alice, "sign", record=record or made.record, **request)
+
+    async def binding(self) -> Binding:
+        """What the enclave's attestation document binds, verified as a client would."""
+        nonce = os.urandom(32)
+        reply = await self.stack.client.attest(nonce)
+        return verify_enclave(
+            reply.document,
+            reply.binding,
+            expected=self.stack.allow_list,
+            now_ms=self.stack.now_ms(),
+            nonce=nonce,
+            anchors=(self.stack.kms.anchor,),
+        ).binding
+
+    async def seal(self, request_id: str, secret: bytes) -> dict[str, str]:
+        """`secret` sealed to the enclave's attested import key, by a library that we did not write."""
+        key = X25519PublicKey.from_public_bytes(bytes.fromhex((await self.binding()).hpke_key))
+        blob = SUITE.encrypt(secret, key, requests.import_info("acme", request_id))
+        return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
 
     async def state(self) -> dict[str, Any]:
         """What may not change when something is refused (counters and the receipt chain may)."""

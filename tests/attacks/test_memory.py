@@ -16,13 +16,10 @@ from typing import Any
 import msgspec
 import pytest
 from coincurve import PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from outsider import open_record
 from wallet import Made, Wallet, ethereum, made, refused
 
-from adytum_verify import verify_enclave
-from adytum_wire import requests
 from adytum_wire.errors import Code
 from adytum_wire.messages import ExecuteReply
 
@@ -32,8 +29,6 @@ assert _SPEC is not None and _SPEC.loader is not None
 memory_scan = importlib.util.module_from_spec(_SPEC)
 sys.modules["memory_scan"] = memory_scan
 _SPEC.loader.exec_module(memory_scan)
-
-SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def require_readable(wallet: Wallet) -> None:
@@ -56,26 +51,6 @@ def secrets_of(wallet: Wallet, *records: Made) -> dict[str, bytes]:
     return found
 
 
-async def hpke_key(wallet: Wallet) -> X25519PublicKey:
-    """The enclave's import key, as its attestation document binds it."""
-    nonce = b"n" * 32
-    reply = await wallet.stack.client.attest(nonce)
-    binding = verify_enclave(
-        reply.document,
-        reply.binding,
-        expected=wallet.stack.allow_list,
-        now_ms=wallet.stack.now_ms(),
-        nonce=nonce,
-        anchors=(wallet.stack.kms.anchor,),
-    ).binding
-    return X25519PublicKey.from_public_bytes(bytes.fromhex(binding.hpke_key))
-
-
-def sealed_for(key: X25519PublicKey, request_id: str, secret: bytes) -> dict[str, str]:
-    blob = SUITE.encrypt(secret, key, requests.import_info("acme", request_id))
-    return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
-
-
 async def imported(wallet: Wallet, secret: bytes) -> Made:
     return made(
         await wallet.stack.ask(
@@ -85,7 +60,7 @@ async def imported(wallet: Wallet, secret: bytes) -> Made:
             algorithm="secp256k1",
             labels=["treasury"],
             public_key=PublicKey.from_secret(secret).format().hex(),
-            sealed=sealed_for(await hpke_key(wallet), "import-memory-1", secret),
+            sealed=await wallet.seal("import-memory-1", secret),
         )
     )
 
@@ -93,7 +68,7 @@ async def imported(wallet: Wallet, secret: bytes) -> Made:
 async def sealed_secret(wallet: Wallet) -> tuple[Made, bytes]:
     """A stored secret, and its 32 bytes."""
     secret = os.urandom(32)
-    sealed = sealed_for(await hpke_key(wallet), "seal-memory-1", secret)
+    sealed = await wallet.seal("seal-memory-1", secret)
     reply = await wallet.stack.ask(wallet.alice, "seal", request_id="seal-memory-1", labels=["treasury"], sealed=sealed)
     return made(reply), secret
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from wallet import Wallet
 
-from adytum_verify import verify_chain, verify_enclave, verify_receipt
+from adytum_verify import verify_chain, verify_receipt
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import ExecuteReply
 
@@ -18,16 +18,7 @@ async def history(wallet: Wallet, count: int = 6) -> tuple[list[bytes], bytes]:
     await wallet.stack.restart_enclave()
     await wallet.stack.configure()
     await wallet.stack.put_policy(wallet.document)
-    nonce = b"n" * 32
-    proof = await wallet.stack.client.attest(nonce)
-    binding = verify_enclave(
-        proof.document,
-        proof.binding,
-        expected=wallet.stack.allow_list,
-        now_ms=wallet.stack.now_ms(),
-        nonce=nonce,
-        anchors=(wallet.stack.kms.anchor,),
-    ).binding
+    binding = await wallet.binding()
     envelopes = []
     for _ in range(count):
         reply = await wallet.sign()

@@ -13,44 +13,21 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_account import Account
 from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
-from wallet import TO, TRANSFER, VALUE, Wallet, made
+from wallet import SUITE, TO, TRANSFER, VALUE, Wallet, made
 
-from adytum_verify import verify_chain, verify_enclave, verify_receipt
+from adytum_verify import verify_chain, verify_receipt
 from adytum_wire import requests, results
 from adytum_wire.messages import ExecuteReply
 from adytum_wire.types import Scheme, sha256
-
-SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def result_of(reply: Any) -> Any:
     assert isinstance(reply, ExecuteReply), reply
     return results.parse_result(reply.result)
-
-
-async def hpke_key(wallet: Wallet) -> X25519PublicKey:
-    """The enclave's import key, believed only because the attestation document binds it."""
-    nonce = b"n" * 32
-    reply = await wallet.stack.client.attest(nonce)
-    verified = verify_enclave(
-        reply.document,
-        reply.binding,
-        expected=wallet.stack.allow_list,
-        now_ms=wallet.stack.now_ms(),
-        nonce=nonce,
-        anchors=(wallet.stack.kms.anchor,),
-    )
-    return X25519PublicKey.from_public_bytes(bytes.fromhex(verified.binding.hpke_key))
-
-
-def sealed_for(key: X25519PublicKey, request_id: str, secret: bytes) -> dict[str, str]:
-    blob = SUITE.encrypt(secret, key, requests.import_info("acme", request_id))
-    return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
 
 
 async def test_an_eip1559_transfer_is_signed_as_eth_account_expects(wallet: Wallet) -> None:
@@ -94,7 +71,7 @@ async def test_every_algorithm_signs_and_other_libraries_verify(wallet: Wallet) 
 async def test_an_imported_key_signs_as_the_original(wallet: Wallet) -> None:
     original = Account.create()
     public = PublicKey.from_secret(bytes(original.key)).format().hex()
-    sealed = sealed_for(await hpke_key(wallet), "import-0001", bytes(original.key))
+    sealed = await wallet.seal("import-0001", bytes(original.key))
     reply = await wallet.stack.ask(
         wallet.alice,
         "import_key",
@@ -117,7 +94,7 @@ async def test_a_sealed_secret_comes_back_to_the_named_recipient_only(wallet: Wa
         "seal",
         request_id="seal-00001",
         labels=["treasury"],
-        sealed=sealed_for(await hpke_key(wallet), "seal-00001", secret),
+        sealed=await wallet.seal("seal-00001", secret),
     )
     key = made(reply)
     assert secret not in key.record.ciphertext_blob
@@ -179,17 +156,7 @@ async def test_many_cold_requests_on_one_key_make_one_kms_call(wallet: Wallet) -
 
 
 async def test_receipts_verify_alone_and_as_a_chain(wallet: Wallet) -> None:
-    nonce = b"n" * 32
-    proof = await wallet.stack.client.attest(nonce)
-    enclave = verify_enclave(
-        proof.document,
-        proof.binding,
-        expected=wallet.stack.allow_list,
-        now_ms=wallet.stack.now_ms(),
-        nonce=nonce,
-        anchors=(wallet.stack.kms.anchor,),
-    )
-    key = bytes.fromhex(enclave.binding.receipt_key)
+    key = bytes.fromhex((await wallet.binding()).receipt_key)
     replies = [await wallet.sign() for _ in range(3)]
     replies.append(await wallet.stack.ask(wallet.mallory, "generate_key", algorithm="p256", labels=["treasury"]))
     for reply in replies:
