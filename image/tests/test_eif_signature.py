@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -100,7 +101,7 @@ def test_each_curve_of_nitro_cli_signs_and_verifies(curve) -> None:
 
 def test_openssl_accepts_the_signature_over_bytes_built_by_hand(pair, section, tmp_path) -> None:
     """The Sig_structure of RFC 9052 in hex, the way the AWS crate serialises it; openssl does the arithmetic."""
-    if shutil.which("openssl") is None:
+    if shutil.which("openssl") is None and not os.environ.get("CI"):
         pytest.skip("no openssl program")
     payload = bytes.fromhex("a2 6e") + b"register_index" + bytes.fromhex("00 6e") + b"register_value"
     payload += bytes.fromhex("9830") + b"".join(bytes([n]) if n < 24 else bytes([0x18, n]) for n in PCR0)

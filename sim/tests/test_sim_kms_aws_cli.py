@@ -208,10 +208,27 @@ def test_the_attested_key_opens_for_the_measured_image_alone(
     blob = base64.b64decode(parsed["CiphertextForRecipient"])
     assert len(open_cms(blob, attested.pem)) == 32
 
-    other = files("other", recipient(pki, pcrs=IMAGE | {0: b"\x66" * 48}).document)
-    denied = aws(ready, "role", *request, *with_document(other))
-    assert denied.returncode != 0
-    assert "AccessDeniedException" in denied.stderr
+    def refused(*arguments: str) -> str:
+        done = aws(ready, "role", *arguments)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    one_bit = IMAGE | {0: bytes([IMAGE[0][0] ^ 1]) + IMAGE[0][1:]}
+    other = files("other", recipient(pki, pcrs=one_bit).document)
+    assert "AccessDeniedException" in refused(*request, *with_document(other))
+    assert "AccessDeniedException" in refused(*request)
+
+    context = ("--encryption-context", "purpose=right")
+    made = aws(ready, "role", *request, *context, *with_document(document))
+    assert made.returncode == 0, made.stderr
+    sealed = files("sealed", base64.b64decode(json.loads(made.stdout)["CiphertextBlob"]))
+    decrypt = ("decrypt", "--key-id", ready["key_arn"], "--ciphertext-blob", sealed)
+    opened = aws(ready, "role", *decrypt, *context, *with_document(document))
+    assert opened.returncode == 0, opened.stderr
+    assert "AccessDeniedException" in refused(*decrypt, *context, *with_document(other))
+    assert "AccessDeniedException" in refused(*decrypt, *context)
+    for wrong in (("--encryption-context", "purpose=wrong"), ()):
+        assert "InvalidCiphertextException" in refused(*decrypt, *wrong, *with_document(document))
 
 
 def test_the_fault_port_breaks_the_next_answer(ready: dict[str, Any], driver: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,8 +83,9 @@ def test_each_documented_form_reads_the_same(kit: SimpleNamespace, content: str,
 def test_what_openssl_writes_is_read(tmp_path: Path) -> None:
     """`openssl cms -encrypt` in DER and streamed BER. Its key identifier is SHA-1's 20 bytes, so only that may fail."""
     openssl = shutil.which("openssl")
-    if openssl is None:
+    if openssl is None and not os.environ.get("CI"):
         pytest.skip("no openssl command")
+    assert openssl is not None
 
     def run(*arguments: str) -> None:
         subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=tmp_path, timeout=60)
