@@ -107,8 +107,9 @@ async def test_a_request_replayed_after_its_window_is_refused(open_short_wallet:
 
 
 async def test_a_request_id_used_for_another_body_is_a_conflict(wallet: Wallet) -> None:
-    first = sign_body(wallet, request_id="same-id-0001")
-    other = sign_body(wallet, request_id="same-id-0001", issued_at=wallet.stack.now_ms() - 1)
+    now = wallet.stack.now_ms()
+    first = sign_body(wallet, request_id="same-id-0001", issued_at=now)
+    other = sign_body(wallet, request_id="same-id-0001", issued_at=now - 1)
     assert isinstance(await send(wallet, first, wallet.alice.stamp(first)), ExecuteReply)
     before = await wallet.state()
     refused(await send(wallet, other, wallet.alice.stamp(other)), Code.REQUEST_CONFLICT, with_receipt=False)
