@@ -85,7 +85,7 @@ class Wallet:
     ) -> ExecuteReply | Refusal:
         """Ask for the standard transfer, with the record that the host holds or another one."""
         made = made or self.key
-        request = {"key_id": made.key_id, "scheme": "ecdsa-secp256k1", "content": ethereum()} | fields
+        request = {"key_id": made.key_id, "path": "", "scheme": "ecdsa-secp256k1", "content": ethereum()} | fields
         return await self.stack.ask(self.alice, "sign", record=record or made.record, **request)
 
     async def binding(self) -> Binding:
@@ -146,6 +146,10 @@ def allow_everything(rule_id: str = "treasury", **changes: Any) -> dict[str, Any
         "principals": ["role:signer"],
         "labels": ["treasury"],
         "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
         "content": "*",
     } | changes
 

@@ -44,7 +44,7 @@ from adytum_wire.requests import (
     parse_body,
     unseal_info,
 )
-from adytum_wire.types import Algorithm, RecordKind, derive_key_id, sha256
+from adytum_wire.types import Algorithm, KeyState, RecordKind, derive_key_id, sha256
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
 MODULE = "i-0123456789abcdef0-enc0123456789abcdef"
@@ -246,6 +246,7 @@ class ScriptedEnclave:
             tenant=body.tenant,
             request_id=body.request_id,
             key_id=body.key_id,
+            path=body.path,
             scheme=body.scheme,
             public_key=header.public_key,
             signature=signature.hex(),
@@ -274,7 +275,10 @@ class ScriptedEnclave:
             algorithm=Algorithm.NONE if isinstance(body, Seal) else body.algorithm,
             public_key=public.hex(),
             version=1,
+            generation=1,
             labels=body.labels,
+            state=KeyState.ACTIVE,
+            delete_after=0,
             kms_key_arn=ARN,
             created_at=now_ms(),
         )
@@ -295,6 +299,9 @@ class ScriptedEnclave:
             public_key=header.public_key,
             address=address_of(bytes.fromhex(header.public_key)) if has_address else "",
             labels=header.labels,
+            generation=1,
+            state=header.state,
+            delete_after=0,
             record_version=version,
             record_digest=sha256(record.header).hex(),
         )
@@ -330,6 +337,8 @@ class ScriptedEnclave:
             "decision": decision,
             "code": code,
             "rules": [],
+            "approvals": [],
+            "limits": [],
             "policy_version": 1,
             "policy_digest": "",
             "key_id": header.key_id if header else "",

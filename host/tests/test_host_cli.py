@@ -218,8 +218,20 @@ def test_mistakes_are_sentences(tmp_path: Path, config: Path) -> None:
 
 def policy_document(**changes: Any) -> bytes:
     key = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
-    principal = {"id": "alice", "keys": [{"scheme": "ed25519", "public_key": key}], "roles": ["ops"]}
-    document = {"v": 1, "tenant": "acme", "version": 1, "valid_until": 2**41, "principals": [principal], "rules": []}
+    principal = {"id": "alice", "keys": [{"scheme": "ed25519", "public_key": key}], "passkeys": [], "roles": ["ops"]}
+    document = {
+        "v": 1,
+        "tenant": "acme",
+        "version": 1,
+        "valid_until": 2**41,
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
+        "principals": [principal],
+        "rules": [],
+    }
     return json.dumps(document | changes).encode()
 
 
@@ -255,10 +267,16 @@ def test_policy_push_says_who_has_not_signed(tmp_path: Path) -> None:
         "port": 443,
         "roots": ["-"],
     }
-    bounds = {"request_past_ms": 300_000, "request_future_ms": 60_000, "key_ttl_seconds": 60}
+    bounds = {
+        "request_past_ms": 300_000,
+        "request_future_ms": 60_000,
+        "approval_past_ms": 86400000,
+        "key_ttl_seconds": 60,
+    }
     manifest.write_text(json.dumps({
         "v": 1, "deployment": "d", "epoch": 1, "debug": False, "node_id": "n", "kms": kms,
         "tenants": [{"id": "acme", "kms_key": ARN, "admins": admins, "threshold": 2}],
+        "anchor": {"kind": "none"},
         "bounds": bounds | {"key_max_uses": 10, "max_warm_keys": 10},
     }))  # fmt: skip
     alice = str(write_key(tmp_path / "alice.pem", keys["alice"]))

@@ -205,8 +205,20 @@ def test_a_stamp_header_parses_to_itself_or_is_refused(text: str) -> None:
 def test_signatures_are_added_to_the_same_payload_bytes() -> None:
     client = KeySigner(Ed25519PrivateKey.generate())
     keys = [{"scheme": "ed25519", "public_key": client.public_key.hex()}]
-    people = [{"id": "alice", "keys": keys, "roles": ["ops"]}]
-    document = {"v": 1, "tenant": "acme", "version": 1, "valid_until": 2**41, "principals": people, "rules": []}
+    people = [{"id": "alice", "keys": keys, "passkeys": [], "roles": ["ops"]}]
+    document = {
+        "v": 1,
+        "tenant": "acme",
+        "version": 1,
+        "valid_until": 2**41,
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
+        "principals": people,
+        "rules": [],
+    }
     payload = json.dumps(document).encode()
     alice = KeySigner(Ed25519PrivateKey.generate())
     bob = KeySigner(ec.generate_private_key(ec.SECP256R1()))

@@ -75,7 +75,15 @@ async def whole(short_private: Path, fresh: Any) -> AsyncIterator[tuple[Stack, S
                 retries=Retries(attempts=2, first_s=0.1, most_s=0.2),
             ) as adytum:
                 rule = {"id": "all", "effect": "allow", "operations": OPERATIONS, "principals": ["role:signer"]}
-                rule |= {"labels": ["treasury"], "algorithms": "*", "content": "*"}
+                rule |= {
+                    "labels": ["treasury"],
+                    "algorithms": "*",
+                    "paths": "*",
+                    "times": "*",
+                    "approvals": "none",
+                    "limits": "none",
+                    "content": "*",
+                }
                 document = json.dumps(stack.policy([alice.as_principal("signer")], [rule])).encode()
                 await adytum.put_policy(sign_policy(document, stack.admins[:2]))
                 yield stack, service, adytum

@@ -35,7 +35,7 @@ def generate(request_id: str = "r-generate-1", algorithm: Algorithm = Algorithm.
 
 def sign(key_id: str, request_id: str = "r-sign-0001") -> Sign:
     content = EthereumTransaction(unsigned=UNSIGNED)
-    return Sign(**base(request_id), key_id=key_id, scheme=SigningScheme.ECDSA_SECP256K1, content=content)
+    return Sign(**base(request_id), key_id=key_id, path="", scheme=SigningScheme.ECDSA_SECP256K1, content=content)
 
 
 KEY_ID = derive_key_id("acme", "r-generate-1")

@@ -22,7 +22,7 @@ from adytum.storage.rows import Outcome, ReceiptRow, RecordRow, RequestRow
 from adytum.storage.schema import metadata
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header, Record, encode_header
-from adytum_wire.types import Algorithm, RecordKind
+from adytum_wire.types import Algorithm, KeyState, RecordKind
 
 CHAIN = "ab" * 16
 
@@ -66,7 +66,10 @@ def record(n: int, *, version: int = 1) -> RecordRow:
         algorithm=Algorithm.SECP256K1,
         public_key="02" * 33,
         version=version,
+        generation=1,
         labels=["hot"],
+        state=KeyState.ACTIVE,
+        delete_after=0,
         kms_key_arn=ARN,
         created_at=1,
     )

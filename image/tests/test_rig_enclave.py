@@ -97,6 +97,10 @@ def policy(client: Person) -> dict[str, Any]:
         "principals": ["role:signer"],
         "labels": ["treasury"],
         "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
         "content": "*",
     }
     return {
@@ -104,6 +108,11 @@ def policy(client: Person) -> dict[str, Any]:
         "tenant": TENANT,
         "version": 1,
         "valid_until": system_clock_ms() + 86_400_000,
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
         "principals": [client.as_principal("signer")],
         "rules": [rule],
     }
@@ -116,7 +125,7 @@ async def test_the_demos_flow_runs_in_the_guest_and_kms_refuses_an_image_with_on
     envelope = signed_policy(policy(alice), *admins)
     async with running_kms(accept_unsigned_documents=True) as kms:
         key_arn = kms.create_key()
-        manifest = build_manifest(kms, [key_arn], admins, default_bounds(), threshold=2)
+        manifest = build_manifest(kms, [key_arn], admins, default_bounds(), threshold=2, anchor={"kind": "none"})
         measured = real.measurements
         pcrs = {0: measured.pcr0, 1: measured.pcr1, 2: measured.pcr2, 16: manifest_pcr(manifest_hash(manifest))}
         put_key_policy(kms, key_arn, key_policy(kms, pcrs))
@@ -133,7 +142,7 @@ async def test_the_demos_flow_runs_in_the_guest_and_kms_refuses_an_image_with_on
             reply = await ask(client, alice, "generate_key", algorithm="secp256k1", labels=["treasury"])
             assert isinstance(reply, ExecuteReply), reply
             made, record = results.parse_result(reply.result), reply.record
-            fields = {"key_id": made.key_id, "scheme": "ecdsa-secp256k1", "content": TRANSFER}
+            fields = {"key_id": made.key_id, "path": "", "scheme": "ecdsa-secp256k1", "content": TRANSFER}
             reply = await ask(client, alice, "sign", record, **fields)
             assert isinstance(reply, ExecuteReply), reply
             other = {"type": "ethereum-transaction", "unsigned": "02c0"}

@@ -18,7 +18,7 @@ from adytum_wire.types import Scheme
 
 
 def sign_body(wallet: Wallet, **fields: Any) -> bytes:
-    request = {"key_id": wallet.key.key_id, "scheme": "ecdsa-secp256k1", "content": ethereum()} | fields
+    request = {"key_id": wallet.key.key_id, "path": "", "scheme": "ecdsa-secp256k1", "content": ethereum()} | fields
     issued_at = request.pop("issued_at", wallet.stack.now_ms())
     return request_body("acme", "sign", issued_at, **request)
 

@@ -301,6 +301,8 @@ class Ledger:
             "decision": "allow",
             "code": "",
             "rules": [receipts.RuleOutcome("hot", "allow")],
+            "approvals": [],
+            "limits": [],
             "policy_version": 3,
             "policy_digest": "11" * 32,
             "key_id": "key-" + "0" * 32,

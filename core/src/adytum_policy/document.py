@@ -16,6 +16,7 @@ from adytum_policy import shape
 from adytum_policy.matchers import bad_fields
 from adytum_policy.quorum import Quorum, QuorumError, count_signatures
 from adytum_policy.rules import Rule, compile_rule
+from adytum_policy.x25519 import is_x25519
 from adytum_wire import limits, signatures, strict_json
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Tenant
@@ -36,8 +37,12 @@ class Policy:
     version: int
     valid_until: int  # ms since the epoch; the last moment at which it holds
     rules: tuple[Rule, ...]
+    generation: int  # of new and resealed records
+    min_generation: int  # below it a record is good for `reseal` and nothing else
     document: shape.PolicyDocument = field(repr=False)
     by_key: dict[tuple[Scheme, bytes], Principal] = field(repr=False)
+    by_passkey: dict[bytes, tuple[Principal, shape.PasskeyEntry]] = field(repr=False)
+    recipients: dict[str, bytes] = field(repr=False)  # X25519 keys by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +77,21 @@ def parse_policy(payload: bytes) -> Policy:
     """Parse and check a policy document of at most `limits.MAX_POLICY` bytes. Errors: POLICY_INVALID with the path."""
     document = strict_json.decode(payload, shape.PolicyDocument, limit=limits.MAX_POLICY, code=Code.POLICY_INVALID)
     by_key = _index(document)
+    by_passkey = _index_passkeys(document)
+    _check_records(document)
     _check_rules(document)
+    limit_entries = {entry.id: entry for entry in document.limits}
     return Policy(
         tenant=document.tenant,
         version=document.version,
         valid_until=document.valid_until,
-        rules=tuple(compile_rule(rule) for rule in document.rules),
+        rules=tuple(compile_rule(rule, limit_entries) for rule in document.rules),
+        generation=document.records.generation,
+        min_generation=document.records.min_generation,
         document=document,
         by_key=by_key,
+        by_passkey=by_passkey,
+        recipients={entry.id: bytes.fromhex(entry.public_key) for entry in document.recipients},
     )
 
 
@@ -107,6 +119,68 @@ def _index(document: shape.PolicyDocument) -> dict[tuple[Scheme, bytes], Princip
     return by_key
 
 
+def _index_passkeys(document: shape.PolicyDocument) -> dict[bytes, tuple[Principal, shape.PasskeyEntry]]:
+    found: dict[bytes, tuple[Principal, shape.PasskeyEntry]] = {}
+    keys: set[str] = {key.public_key for entry in document.principals for key in entry.keys}
+    for at, entry in enumerate(document.principals):
+        principal = Principal(id=entry.id, roles=frozenset(entry.roles))
+        for passkey_at, passkey in enumerate(entry.passkeys):
+            path = f"$.principals[{at}].passkeys[{passkey_at}]"
+            credential = bytes.fromhex(passkey.credential_id)
+            if document.passkeys == "none" or credential in found:
+                raise _invalid(f"{path}.credential_id")
+            if passkey.scheme is Scheme.SECP256K1:  # no authenticator has it
+                raise _invalid(f"{path}.scheme")
+            if passkey.public_key in keys or not signatures.is_public_key(
+                passkey.scheme, bytes.fromhex(passkey.public_key)
+            ):
+                raise _invalid(f"{path}.public_key")
+            keys.add(passkey.public_key)
+            found[credential] = principal, passkey
+    return found
+
+
+def _check_records(document: shape.PolicyDocument) -> None:
+    if document.records.min_generation > document.records.generation:
+        raise _invalid("$.records.min_generation")
+    recovery = document.recovery
+    if recovery != "none":
+        if recovery.threshold > len(recovery.keys):
+            raise _invalid("$.recovery.threshold")
+        if len(set(recovery.keys)) != len(recovery.keys) or not all(is_x25519(bytes.fromhex(k)) for k in recovery.keys):
+            raise _invalid("$.recovery.keys")
+    for name, ids in (("limits", document.limits), ("recipients", document.recipients)):
+        if len({entry.id for entry in ids}) != len(ids):
+            raise _invalid(f"$.{name}[...].id")
+    for at, recipient in enumerate(document.recipients):
+        if not is_x25519(bytes.fromhex(recipient.public_key)):
+            raise _invalid(f"$.recipients[{at}].public_key")
+    for at, limit in enumerate(document.limits):
+        if limit.measure == "amount" and limit.asset == "*":
+            raise _invalid(f"$.limits[{at}].asset")
+
+
+def _check_demands(document: shape.PolicyDocument, rule: shape.RuleEntry, path: str) -> None:
+    """What an allow rule asks for besides its conditions."""
+    if rule.effect == "deny" and rule.approvals != "none":
+        raise _invalid(f"{path}.approvals")
+    if rule.effect == "deny" and rule.limits != "none":
+        raise _invalid(f"{path}.limits")
+    if rule.effect == "allow" and "export" in rule.operations and rule.approvals == "none":
+        raise _invalid(f"{path}.approvals")  # key material leaves with a quorum or not at all
+    if rule.approvals != "none":
+        role = rule.approvals.role
+        people = [entry for entry in document.principals if role in entry.roles and (entry.keys or entry.passkeys)]
+        if len(people) < rule.approvals.count:
+            raise _invalid(f"{path}.approvals.count")
+    if rule.limits != "none" and not {entry.id for entry in document.limits}.issuperset(rule.limits):
+        raise _invalid(f"{path}.limits")
+    if rule.times != "*":
+        for at, window in enumerate(rule.times):
+            if window.start >= window.end:
+                raise _invalid(f"{path}.times[{at}].end")
+
+
 def _check_rules(document: shape.PolicyDocument) -> None:
     known = {f"principal:{entry.id}" for entry in document.principals}
     known |= {f"role:{role}" for entry in document.principals for role in entry.roles}
@@ -119,6 +193,7 @@ def _check_rules(document: shape.PolicyDocument) -> None:
         # A misspelt name in a deny rule would be a rule that never bites, so names must exist.
         if rule.principals != "*" and not known.issuperset(rule.principals):
             raise _invalid(f"{path}.principals")
+        _check_demands(document, rule, path)
         if rule.content == "*":
             continue
         # Only decoded content has facts; beside another operation the conditions could never be met.

@@ -6,7 +6,7 @@ beforehand. Conditions on content are in `matchers`. `None` in a compiled rule s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -14,21 +14,26 @@ from msgspec import Struct
 from adytum_policy import shape
 from adytum_policy.facts import ContentFacts
 from adytum_policy.matchers import CONTENT_CONDITIONS, Matcher, compile_matcher
+from adytum_policy.matchers.path import PathMatcher
+from adytum_policy.matchers.time import TimeMatcher
 from adytum_policy.matchers.values import strings
 from adytum_wire.receipts import RuleOutcome
 
 # Operations whose request chooses the labels of a new record (P-10).
-_LABELLING = frozenset({"generate_key", "import_key", "seal"})
+_LABELLING = frozenset({"generate_key", "generate_seed", "import_key", "import_file", "seal"})
 
 _DEPTH = {name: depth for depth, name in enumerate(CONTENT_CONDITIONS)}
-CONDITIONS = ("operation", "principal", "label", "algorithm", "content", *CONTENT_CONDITIONS)
+CONDITIONS = ("operation", "principal", "label", "algorithm", "path", "time", "content", *CONTENT_CONDITIONS)
+# What a matching allow rule may still ask for, as its outcome says it.
+DEMANDS = ("approvals", "limit")
 
 
 class Subject(Struct, frozen=True, kw_only=True):
     """What is to be decided. The caller has authenticated `principal_id` and looked `roles` up in the same policy.
 
     `operation`: `requests.operation_of(body)`. `labels` and `algorithm`: of the record, or for a new one of the
-    request. `facts`: of the decoded content, None where there is none or it cannot be understood.
+    request. `facts`: of the decoded content, None where there is none or it cannot be understood. `path`: the
+    derivation path that the request names, "" for none. `key_id`: "" when the request makes a record.
     """
 
     operation: str
@@ -37,6 +42,8 @@ class Subject(Struct, frozen=True, kw_only=True):
     algorithm: str
     labels: Collection[str]
     facts: ContentFacts | None
+    path: str = ""
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +55,15 @@ class Rule:
     roles: frozenset[str]
     labels: frozenset[str] | None
     algorithms: frozenset[str] | None
+    paths: PathMatcher | None
+    times: TimeMatcher | None
+    approvals: shape.ApprovalEntry | None
+    limits: tuple[shape.LimitEntry, ...]
     content: tuple[Matcher, ...] | None
     matched: RuleOutcome
     said: dict[str, RuleOutcome] = field(repr=False)
 
-    def outcome(self, subject: Subject) -> RuleOutcome:
+    def outcome(self, subject: Subject, now_ms: int) -> RuleOutcome:
         """`matched` when every condition holds, else the outcome that names the first that does not (P-9)."""
         operation = subject.operation
         if operation not in self.operations:
@@ -74,6 +85,10 @@ class Rule:
                 return self.said["label"]
         if self.algorithms is not None and subject.algorithm not in self.algorithms:
             return self.said["algorithm"]
+        if self.paths is not None and not self.paths.holds(subject.path):
+            return self.said["path"]
+        if self.times is not None and not self.times.holds(now_ms):
+            return self.said["time"]
         facts = subject.facts
         if self.content is None:
             # `sign` means content that was understood, whatever the rule says of it (P-11).
@@ -90,8 +105,8 @@ class Rule:
         return self.said[furthest]
 
 
-def compile_rule(entry: shape.RuleEntry) -> Rule:
-    """Compile a rule that `document` has checked."""
+def compile_rule(entry: shape.RuleEntry, limits: Mapping[str, shape.LimitEntry]) -> Rule:
+    """Compile a rule that `document` has checked. `limits`: the document's, by id."""
     effect = entry.effect
     principals = roles = None
     if entry.principals != "*":
@@ -105,9 +120,13 @@ def compile_rule(entry: shape.RuleEntry) -> Rule:
         roles=roles or frozenset(),
         labels=strings(entry.labels),
         algorithms=strings(entry.algorithms),
+        paths=None if entry.paths == "*" else PathMatcher(entry.paths),
+        times=None if entry.times == "*" else TimeMatcher(entry.times),
+        approvals=None if entry.approvals == "none" else entry.approvals,
+        limits=() if entry.limits == "none" else tuple(limits[name] for name in entry.limits),
         content=None
         if entry.content == "*"
         else tuple(compile_matcher(matcher, allow=effect == "allow") for matcher in entry.content),
         matched=RuleOutcome(entry.id, effect),
-        said={name: RuleOutcome(entry.id, name) for name in CONDITIONS},
+        said={name: RuleOutcome(entry.id, name) for name in (*CONDITIONS, *DEMANDS)},
     )

@@ -17,11 +17,43 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from adytum_wire.types import Algorithm, Hex, Label, Milliseconds, PrincipalId, Scheme, TenantId, Version
+from adytum_wire.types import (
+    Algorithm,
+    Generation,
+    Hex,
+    Hex32,
+    Label,
+    Milliseconds,
+    PrincipalId,
+    Scheme,
+    TenantId,
+    Version,
+)
 
 Wildcard = Literal["*"]
 
-Operation = Literal["sign", "sign-raw", "generate_key", "import_key", "seal", "unseal", "reseal"]
+NoneWord = Literal["none"]
+
+Operation = Literal[
+    "sign",
+    "sign-raw",
+    "generate_key",
+    "generate_seed",
+    "import_key",
+    "import_file",
+    "derive_key",
+    "seal",
+    "unseal",
+    "reseal",
+    "export",
+    "enable_key",
+    "disable_key",
+    "schedule_deletion",
+    "cancel_deletion",
+    "delete_key",
+    "rotation_statement",
+    "open_session",
+]
 Erc20Method = Literal["transfer", "approve", "transferFrom"]
 RuleId = Label
 Role = Label
@@ -43,6 +75,25 @@ BitcoinAddress = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z]{26,90}\Z")]
 ChainId = Annotated[int, Meta(ge=1, le=2**53)]
 
 
+# derivation paths: one, or all below one ("m/44'/60'/*"); "" is a record that is itself a key
+PathPattern = Annotated[str, Meta(pattern=r"\A(m(/(0|[1-9][0-9]{0,9})'?){0,10}(/\*)?)?\Z", max_length=128)]
+Origin = Annotated[
+    str,
+    Meta(pattern=r"\A(https://[a-z0-9.-]{1,253}(:[0-9]{1,5})?|http://localhost(:[0-9]{1,5})?|"
+         r"android:apk-key-hash:[A-Za-z0-9_-]{43})\Z"),
+]  # fmt: skip
+RpId = Annotated[str, Meta(pattern=r"\A[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")]
+CredentialId = Annotated[str, Meta(pattern=r"\A([0-9a-f]{2}){1,1023}\Z")]
+TimeOfDay = Annotated[str, Meta(pattern=r"\A([01][0-9]|2[0-3]):[0-5][0-9]\Z|\A24:00\Z")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+# what an amount is counted in: a chain's own coin or a token
+Asset = Annotated[
+    str,
+    Meta(pattern=r"\A(eip155:[1-9][0-9]{0,15}/(native|erc20:0x[0-9a-f]{40})|"
+         r"solana/(native|token:[1-9A-HJ-NP-Za-km-z]{32,44})|bitcoin/native)\Z"),
+]  # fmt: skip
+
+
 class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A key that a principal stamps with. Sizes: see `adytum_wire.types.Scheme`."""
 
@@ -50,11 +101,28 @@ class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     public_key: Hex
 
 
+class PasskeyEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A WebAuthn credential that its owner approves with. `scheme`: `p256` (COSE ES256) or `ed25519` (EdDSA)."""
+
+    credential_id: CredentialId
+    scheme: Scheme
+    public_key: Hex
+
+
+class PasskeyRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where passkeys are used: `rp_id`, and the pages of it that may ask."""
+
+    rp_id: RpId
+    origins: Annotated[list[Origin], Meta(max_length=16)]
+
+
 class PrincipalEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Somebody, or a service, that may ask. Without keys it cannot ask for anything."""
+    """Somebody, or a service, that may ask or approve. Without keys it cannot ask for anything; with `passkeys` it can
+    approve."""
 
     id: PrincipalId
     keys: Annotated[list[KeyEntry], Meta(max_length=16)]
+    passkeys: Annotated[list[PasskeyEntry], Meta(max_length=16)]
     roles: Annotated[list[Role], Meta(max_length=32)]
 
 
@@ -166,8 +234,64 @@ ContentEntry = (
 )
 
 
+class TimeEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the week, in UTC by the enclave's time: on `days`, from `start` (included) to `end` (excluded).
+    `start` is before `end`; what goes over midnight is two entries."""
+
+    days: list[Day]
+    start: TimeOfDay
+    end: TimeOfDay
+
+
+class ApprovalEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`count` distinct people with `role`, none of them who asked."""
+
+    role: Role
+    count: Annotated[int, Meta(ge=1, le=32)]
+
+
+class LimitEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much the requests that count against it may add up to in any `window_seconds`.
+
+    `measure`: `amount` of `asset`, in its smallest unit, or `count` of requests ("*": all of them, else those that move
+    the asset). `per`: one sum for each key (record), for each principal, or one for the tenant.
+    """
+
+    id: Label
+    measure: Literal["amount", "count"]
+    asset: Asset | Wildcard
+    per: Literal["key", "principal", "tenant"]
+    window_seconds: Annotated[int, Meta(ge=60, le=31 * 86_400)]
+    max: Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,77})\Z")]
+
+
+class RecordRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """New and resealed records get `generation`; those below `min_generation` are good for `reseal` only."""
+
+    generation: Generation
+    min_generation: Generation
+
+
+class RecoveryRules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Each new or resealed record gets a second envelope, which `threshold` of the holders of the X25519 keys open
+    together, offline."""
+
+    threshold: Annotated[int, Meta(ge=2, le=16)]
+    keys: Annotated[list[Hex32], Meta(min_length=2, max_length=16)]
+
+
+class RecipientEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """To whom key material may be exported: an X25519 key by name."""
+
+    id: Label
+    public_key: Hex32
+
+
 class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One rule. It matches when each of its conditions does; an empty list is a condition that nothing meets."""
+    """One rule. It matches when each of its conditions does; an empty list is a condition that nothing meets.
+
+    `approvals` and `limits` are what a matching allow rule asks for besides; a deny rule has "none" of them.
+    """
 
     id: RuleId
     effect: Literal["allow", "deny"]
@@ -175,7 +299,11 @@ class RuleEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     principals: list[Who] | Wildcard
     labels: list[Label] | Wildcard
     algorithms: list[Algorithm] | Wildcard
+    paths: Annotated[list[PathPattern], Meta(max_length=64)] | Wildcard
+    times: Annotated[list[TimeEntry], Meta(max_length=32)] | Wildcard
     content: Annotated[list[ContentEntry], Meta(max_length=64)] | Wildcard
+    approvals: ApprovalEntry | NoneWord
+    limits: Annotated[list[Label], Meta(min_length=1, max_length=16)] | NoneWord
 
 
 class PolicyDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -185,7 +313,12 @@ class PolicyDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tenant: TenantId
     version: Version
     valid_until: Milliseconds
+    records: RecordRules
+    recovery: RecoveryRules | NoneWord
+    passkeys: PasskeyRules | NoneWord
+    recipients: Annotated[list[RecipientEntry], Meta(max_length=64)]
     principals: Annotated[list[PrincipalEntry], Meta(max_length=1024)]
+    limits: Annotated[list[LimitEntry], Meta(max_length=64)]
     rules: Annotated[list[RuleEntry], Meta(max_length=256)]
 
 

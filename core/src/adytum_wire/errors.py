@@ -48,12 +48,37 @@ class Code(StrEnum):
     POLICY_MISSING = "POLICY_MISSING"
     POLICY_DENIED = "POLICY_DENIED"
     CONTENT_INVALID = "CONTENT_INVALID"
+    # who agrees
+    APPROVALS_MISSING = "APPROVALS_MISSING"
+    APPROVALS_REJECTED = "APPROVALS_REJECTED"
+    APPROVAL_INVALID = "APPROVAL_INVALID"
+    APPROVAL_UNKNOWN = "APPROVAL_UNKNOWN"
+    APPROVAL_SUBJECT = "APPROVAL_SUBJECT"
+    APPROVAL_SIGNATURE = "APPROVAL_SIGNATURE"
+    APPROVAL_TYPE = "APPROVAL_TYPE"
+    APPROVAL_CHALLENGE = "APPROVAL_CHALLENGE"
+    APPROVAL_ORIGIN = "APPROVAL_ORIGIN"
+    APPROVAL_RP_ID = "APPROVAL_RP_ID"
+    APPROVAL_FLAGS = "APPROVAL_FLAGS"
+    APPROVAL_COUNTER = "APPROVAL_COUNTER"
+    # how much was used
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    USAGE_UNKNOWN = "USAGE_UNKNOWN"
+    USAGE_INVALID = "USAGE_INVALID"
+    USAGE_ROLLBACK = "USAGE_ROLLBACK"
+    ANCHOR_UNAVAILABLE = "ANCHOR_UNAVAILABLE"
+    # sessions
+    SESSION_UNKNOWN = "SESSION_UNKNOWN"
+    SESSION_EXPIRED = "SESSION_EXPIRED"
     # the record
     RECORD_MISSING = "RECORD_MISSING"
     RECORD_INVALID = "RECORD_INVALID"
     RECORD_MISMATCH = "RECORD_MISMATCH"
     RECORD_TAMPERED = "RECORD_TAMPERED"
     RECORD_ROLLBACK = "RECORD_ROLLBACK"
+    RECORD_RETIRED = "RECORD_RETIRED"
+    KEY_STATE = "KEY_STATE"
+    IMPORT_INVALID = "IMPORT_INVALID"
     # KMS
     KMS_DENIED = "KMS_DENIED"
     KMS_UNAVAILABLE = "KMS_UNAVAILABLE"
@@ -63,6 +88,9 @@ class Code(StrEnum):
     AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     NOT_FOUND = "NOT_FOUND"
+    # the life of a request at the host
+    REQUEST_PENDING = "REQUEST_PENDING"
+    REQUEST_CANCELLED = "REQUEST_CANCELLED"
 
     @property
     def text(self) -> str:
@@ -104,11 +132,35 @@ _INFO: dict[Code, _Info] = {
     Code.POLICY_MISSING: _Info(403, False, "The tenant has no policy."),
     Code.POLICY_DENIED: _Info(403, False, "The policy does not allow this request."),
     Code.CONTENT_INVALID: _Info(400, False, "The content to sign cannot be decoded strictly."),
+    Code.APPROVALS_MISSING: _Info(403, False, "The request needs more approvals than came with it."),
+    Code.APPROVALS_REJECTED: _Info(403, False, "An approver rejected the request."),
+    Code.APPROVAL_INVALID: _Info(400, False, "The approval is malformed."),
+    Code.APPROVAL_UNKNOWN: _Info(403, False, "No principal of the policy in force owns the approval's key or passkey."),
+    Code.APPROVAL_SUBJECT: _Info(403, False, "The approval is about another request."),
+    Code.APPROVAL_SIGNATURE: _Info(403, False, "The approval's signature does not verify."),
+    Code.APPROVAL_TYPE: _Info(403, False, "The passkey's assertion is of another ceremony than webauthn.get."),
+    Code.APPROVAL_CHALLENGE: _Info(403, False, "The passkey signed another challenge."),
+    Code.APPROVAL_ORIGIN: _Info(403, False, "The passkey was used on a page that the policy does not name."),
+    Code.APPROVAL_RP_ID: _Info(403, False, "The passkey was used for another relying party."),
+    Code.APPROVAL_FLAGS: _Info(403, False, "The passkey does not say that its user was present and verified."),
+    Code.APPROVAL_COUNTER: _Info(403, False, "The passkey's counter went back: it may have been cloned."),
+    Code.LIMIT_EXCEEDED: _Info(403, False, "The request would exceed a limit of the policy."),
+    Code.USAGE_UNKNOWN: _Info(
+        503, False, "What was used before this start is not known, so limits count as reached; present the snapshot."
+    ),
+    Code.USAGE_INVALID: _Info(422, False, "The usage snapshot or its reset is not valid."),
+    Code.USAGE_ROLLBACK: _Info(422, False, "The usage snapshot is not the newest one."),
+    Code.ANCHOR_UNAVAILABLE: _Info(503, True, "The anchor cannot be reached or gave an answer that fails its checks."),
+    Code.SESSION_UNKNOWN: _Info(401, False, "The enclave has no such session; open another one."),
+    Code.SESSION_EXPIRED: _Info(401, False, "The session has expired; open another one."),
     Code.RECORD_MISSING: _Info(404, False, "The request needs a sealed record and none came with it."),
     Code.RECORD_INVALID: _Info(422, False, "The sealed record is malformed."),
     Code.RECORD_MISMATCH: _Info(422, False, "The sealed record is not the one the request names."),
     Code.RECORD_TAMPERED: _Info(422, False, "The sealed record does not open: it or its data key was changed."),
     Code.RECORD_ROLLBACK: _Info(422, False, "A newer version of this record has been seen."),
+    Code.RECORD_RETIRED: _Info(422, False, "The record's generation is below the floor that the policy sets."),
+    Code.KEY_STATE: _Info(409, False, "The key's state does not allow this."),
+    Code.IMPORT_INVALID: _Info(400, False, "The material to import does not open or is not what was announced."),
     Code.KMS_DENIED: _Info(502, False, "KMS refused."),
     Code.KMS_UNAVAILABLE: _Info(503, True, "KMS cannot be reached or asks for patience."),
     Code.KMS_ANSWER_INVALID: _Info(502, False, "KMS gave an answer that fails its checks."),
@@ -116,6 +168,8 @@ _INFO: dict[Code, _Info] = {
     Code.AUDIT_UNAVAILABLE: _Info(503, True, "The receipt could not be made durable; the answer is withheld."),
     Code.STORAGE_UNAVAILABLE: _Info(503, True, "The host's database cannot be reached or is too slow."),
     Code.NOT_FOUND: _Info(404, False, "There is no such thing."),
+    Code.REQUEST_PENDING: _Info(409, True, "The request waits for approvals."),
+    Code.REQUEST_CANCELLED: _Info(409, False, "The request was cancelled before it was carried out."),
 }
 
 

@@ -18,6 +18,14 @@ MAX_RECORD_HEADER: Final = 4 * KIB
 MAX_SECRET: Final = 16 * KIB  # plaintext of a `secret` record
 MAX_CONTENT: Final = 24 * KIB  # bytes to decode and sign
 MAX_DATA_KEY_CIPHERTEXT: Final = 6144  # what KMS Decrypt takes
+MAX_FILE: Final = 32 * KIB  # a file to import, with its password, sealed
+MAX_APPROVALS: Final = 32  # with one request
+MAX_STATEMENT: Final = 2 * KIB  # bytes of an approval's statement
+MAX_CLIENT_DATA: Final = 2 * KIB  # of a WebAuthn assertion; so are the next two
+MAX_AUTHENTICATOR_DATA: Final = 1 * KIB
+MAX_ASSERTION_SIGNATURE: Final = 512
+MAX_MERKLE_PATH: Final = 32  # nodes: a batch of up to 2**32 requests
+MAX_USAGE_SNAPSHOT: Final = 128 * KIB
 MAX_JSON_DEPTH: Final = 16
 
 # attestation (bytes); NSM caps user_data and nonce at 512 and public_key at 1024
@@ -35,6 +43,9 @@ RETRY_AFTER_MS: Final = 50
 PAUSE_UNSENT: Final = 1024 * KIB  # bytes waiting for a peer that does not read: from here its own bytes are not read
 MAX_UNSENT: Final = 8 * 1024 * KIB  # bytes; beyond it the connection is closed
 
+MAX_SESSIONS: Final = 1_024  # open at a time
+MAX_SESSION_MS: Final = 12 * 3_600_000
+
 # replay memory (entries); beyond it new requests get RESOURCE_EXHAUSTED until the window moves
 MAX_REMEMBERED_REQUESTS: Final = 500_000
 MAX_REMEMBERED_ANSWERS: Final = 2_048
@@ -47,3 +58,5 @@ MAX_RECEIPTS_REPLY: Final = 192 * KIB
 CONTROL_PORT: Final = 5000
 DATA_PORT: Final = 5001
 KMS_PORT: Final = 8000
+IMDS_PORT: Final = 8001
+ANCHOR_PORT: Final = 8002

@@ -44,11 +44,33 @@ class Kms(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     roots: Annotated[list[str], Meta(min_length=1, max_length=16)]
 
 
+class NoAnchor(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="none"):
+    """Nothing outlives a start: each windowed limit is closed until its window has passed or admins reset it."""
+
+
+class HostAnchor(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="host"):
+    """The host keeps the sealed usage snapshots and presents the newest. It cannot read or change one, but it can
+    present an old one: for hosts that are believed not to."""
+
+
+class DynamoDbAnchor(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dynamodb"):
+    """Snapshots live in a DynamoDB table, written on condition that nobody wrote since, over TLS that ends in the
+    enclave and is dialled through the host's pipe at `port`. `roots`: PEM, what `host` must chain to."""
+
+    region: Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}\Z")]
+    host: HostName
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    roots: Annotated[list[str], Meta(min_length=1, max_length=16)]
+    table: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{3,255}\Z")]
+
+
 class Bounds(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`key_ttl_seconds` 0 is the strict mode: every request unseals again."""
+    """`key_ttl_seconds` 0 is the strict mode: every request unseals again. `approval_past_ms`: how old a request may be
+    that waited for approvals."""
 
     request_past_ms: Annotated[int, Meta(ge=1_000, le=3_600_000)]
     request_future_ms: Annotated[int, Meta(ge=0, le=600_000)]
+    approval_past_ms: Annotated[int, Meta(ge=1_000, le=14 * 86_400_000)]
     key_ttl_seconds: Annotated[int, Meta(ge=0, le=86_400)]
     key_max_uses: Annotated[int, Meta(ge=1, le=1_000_000)]
     max_warm_keys: Annotated[int, Meta(ge=1, le=100_000)]
@@ -63,6 +85,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kms: Kms
     tenants: Annotated[list[Tenant], Meta(min_length=1, max_length=1024)]
     bounds: Bounds
+    anchor: NoAnchor | HostAnchor | DynamoDbAnchor
 
 
 def parse_manifest(data: bytes) -> Manifest:

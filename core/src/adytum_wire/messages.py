@@ -1,6 +1,7 @@
 """The messages in the frames: MessagePack, tagged, frozen; unknown fields and trailing bytes refuse (spec/wire.md).
 
-Two ports. Control: `Hello`, `Configure`, `SetCredentials`, `PutPolicy`, `Attest`, `Health`. Data: `Execute`, one
+Two ports. Control: `Hello`, `Configure`, `SetCredentials`, `PutPolicy`, `PutUsage`, `ResetUsage`, `Attest`, `Health`,
+`GetReceipts`, `Checkpoint`. Data: `Execute`, one
 message for every operation that a client stamps: the operation stands in the signed body and nowhere else, so the host
 has no field in which to name another one.
 """
@@ -13,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from adytum_wire import limits
+from adytum_wire.approvals import Approval
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Record
 from adytum_wire.requests import Stamp
@@ -74,15 +76,35 @@ class GetReceipts(Struct, frozen=True, forbid_unknown_fields=True, tag="get_rece
     first: Annotated[int, Meta(ge=1, le=2**53)]
 
 
+class PutUsage(Struct, frozen=True, forbid_unknown_fields=True, tag="put_usage"):
+    """`snapshot`: the newest sealed usage of the tenant that the host kept (manifest.anchor `host`)."""
+
+    tenant: TenantId
+    snapshot: Annotated[bytes, Meta(max_length=limits.MAX_USAGE_SNAPSHOT)]
+
+
+class ResetUsage(Struct, frozen=True, forbid_unknown_fields=True, tag="reset_usage"):
+    """`envelope`: DSSE envelope of a `UsageReset` (adytum_wire.approvals), signed by the tenant's admin quorum."""
+
+    tenant: TenantId
+    envelope: bytes
+
+
+class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, tag="checkpoint"):
+    """Sign the chain's head as it is now."""
+
+
 # --- data requests
 
 
 class Execute(Struct, frozen=True, forbid_unknown_fields=True, tag="execute"):
-    """`body`: exactly what the client signed. `record`: the sealed record that the body names, if it names one."""
+    """`body`: exactly what the client signed. `record`: the sealed record that the body names, if it names one.
+    `approvals`: what approvers signed, if the request waited for them."""
 
     body: bytes
     stamp: Stamp
     record: Record | None = None
+    approvals: Annotated[tuple[Approval, ...], Meta(max_length=limits.MAX_APPROVALS)] = ()
 
 
 # --- replies
@@ -134,12 +156,22 @@ class GetReceiptsReply(Struct, frozen=True, forbid_unknown_fields=True, tag="get
     receipts: list[bytes]
 
 
+class CheckpointReply(Struct, frozen=True, forbid_unknown_fields=True, tag="checkpoint_reply"):
+    """`envelope`: JSON bytes (adytum_wire.checkpoints)."""
+
+    envelope: bytes
+
+
 class ExecuteReply(Struct, frozen=True, forbid_unknown_fields=True, tag="execute_reply"):
-    """`result`: JSON bytes for the client. `receipt`: JSON bytes (adytum_wire.receipts). `record`: what to store."""
+    """`result`: JSON bytes for the client. `receipt`: JSON bytes (adytum_wire.receipts). `record`: what to store.
+    `usage`: a sealed usage snapshot to store with them (manifest.anchor `host`), or empty. `recovery`: the record's
+    second envelope to store (adytum_wire.recovery), or empty."""
 
     result: bytes
     receipt: bytes
     record: Record | None = None
+    usage: bytes = b""
+    recovery: bytes = b""
 
 
 class Refusal(Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
@@ -153,7 +185,9 @@ class Refusal(Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
 
 T = TypeVar("T")
 
-ControlRequest = Hello | Configure | SetCredentials | PutPolicy | Attest | Health | GetReceipts
+ControlRequest = (
+    Hello | Configure | SetCredentials | PutPolicy | PutUsage | ResetUsage | Attest | Health | GetReceipts | Checkpoint
+)
 DataRequest = Execute
 Reply = (
     HelloReply
@@ -163,6 +197,7 @@ Reply = (
     | AttestReply
     | HealthReply
     | GetReceiptsReply
+    | CheckpointReply
     | ExecuteReply
     | Refusal
 )

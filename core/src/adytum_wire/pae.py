@@ -13,6 +13,9 @@ from typing import Final
 
 REQUEST: Final = "application/vnd.adytum.request.v1+json"
 POLICY: Final = "application/vnd.adytum.policy.v1+json"
+APPROVAL: Final = "application/vnd.adytum.approval.v1+json"
+USAGE_RESET: Final = "application/vnd.adytum.usage-reset.v1+json"
+CHECKPOINT: Final = "application/vnd.adytum.checkpoint.v1+json"
 RECEIPT_HEAD: Final = "application/vnd.adytum.receipt-head.v1"
 
 

@@ -32,6 +32,25 @@ class RuleOutcome(Struct, frozen=True, forbid_unknown_fields=True):
     outcome: str
 
 
+class ApprovalOutcome(Struct, frozen=True, forbid_unknown_fields=True):
+    """`digest`: SHA-256 of the statement that `principal` signed. `outcome`: "approve", "reject", or why it did not
+    count: "expired", "policy-version", "initiator", "role", "again" (its principal had counted already)."""
+
+    principal: str
+    digest: Hex32
+    outcome: str
+
+
+class LimitOutcome(Struct, frozen=True, forbid_unknown_fields=True):
+    """What was charged. Amounts in decimal, in the smallest unit of the limit's asset; `used` includes `amount`."""
+
+    limit: str
+    scope: str
+    amount: str
+    used: str
+    max: str
+
+
 class Receipt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of a receipt. Empty strings and 0 where a field does not apply."""
 
@@ -48,6 +67,8 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     decision: Literal["allow", "deny", "error"]
     code: str  # "" when carried out, else the error code that was answered
     rules: list[RuleOutcome]
+    approvals: list[ApprovalOutcome]
+    limits: list[LimitOutcome]
     policy_version: int
     policy_digest: Hex
     key_id: str

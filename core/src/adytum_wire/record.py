@@ -12,11 +12,26 @@ from msgspec import Struct
 
 from adytum_wire import limits, strict_json
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.types import Algorithm, Hex, KeyArn, KeyId, Labels, Milliseconds, NodeId, RecordKind, TenantId, Version
+from adytum_wire.types import (
+    Algorithm,
+    Generation,
+    Hex,
+    KeyArn,
+    KeyId,
+    KeyState,
+    Labels,
+    Milliseconds,
+    NodeId,
+    RecordKind,
+    TenantId,
+    Version,
+)
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything about a record that must not be confused. `public_key` is hex, empty for kind `secret`."""
+    """Everything about a record that must not be confused. `public_key` is hex, empty for the kinds `secret`, `share`
+    and `hd-seed`. `generation`: of the policy under which it was sealed. `delete_after`: 0 unless its deletion is
+    pending."""
 
     v: Literal[1] = 1
     tenant: TenantId
@@ -26,7 +41,10 @@ class Header(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     algorithm: Algorithm
     public_key: Hex
     version: Version
+    generation: Generation
     labels: Labels
+    state: KeyState
+    delete_after: Milliseconds
     kms_key_arn: KeyArn
     created_at: Milliseconds
 

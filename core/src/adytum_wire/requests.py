@@ -21,8 +21,10 @@ from adytum_wire.types import (
     Hex,
     Hex32,
     KeyId,
+    Label,
     Labels,
     Milliseconds,
+    Path,
     RequestId,
     Scheme,
     SigningScheme,
@@ -38,6 +40,13 @@ class Sealed(Struct, frozen=True, forbid_unknown_fields=True):
 
     enc: Hex32
     ciphertext: Annotated[Hex, Meta(max_length=2 * (limits.MAX_SECRET + 16))]
+
+
+class SealedFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `Sealed`, for `import_file`: u32 big-endian length of the password, the password, the file."""
+
+    enc: Hex32
+    ciphertext: Annotated[Hex, Meta(max_length=2 * (limits.MAX_FILE + 16))]
 
 
 def import_info(tenant: str, request_id: str) -> bytes:
@@ -119,8 +128,38 @@ class ImportKey(_Base, frozen=True, kw_only=True, tag="import_key"):
     sealed: Sealed
 
 
-class Sign(_Base, frozen=True, kw_only=True, tag="sign"):
+class GenerateSeed(_Base, frozen=True, kw_only=True, tag="generate_seed"):
+    """A record of kind `hd-seed`: 32 random bytes."""
+
+    labels: Labels
+
+
+class ImportFile(_Base, frozen=True, kw_only=True, tag="import_file"):
+    """Material in a form that others wrote. Everything of it, a password included, comes sealed to the enclave.
+
+    `expected`: what the caller knows the outcome to be, "" for nothing: a public key in hex or an EIP-55 address for
+    a key, for a mnemonic the Ethereum address at m/44'/60'/0'/0/0. A share says nothing about itself.
+    """
+
+    format: Literal["keystore-v3", "bip39", "mpcenc-v1", "mpc-legacy"]
+    labels: Labels
+    expected: Annotated[str, Meta(max_length=130)]
+    sealed: SealedFile
+
+
+class DeriveKey(_Base, frozen=True, kw_only=True, tag="derive_key"):
+    """The public key at a path of a seed, and its addresses. `algorithm` chooses BIP-32 (secp256k1) or SLIP-10."""
+
     key_id: KeyId
+    path: Path
+    algorithm: Algorithm
+
+
+class Sign(_Base, frozen=True, kw_only=True, tag="sign"):
+    """`path`: "" for a record that is a key; the path to derive for a record that is a seed."""
+
+    key_id: KeyId
+    path: Path
     scheme: SigningScheme
     content: Content
 
@@ -140,20 +179,84 @@ class Unseal(_Base, frozen=True, kw_only=True, tag="unseal"):
 
 
 class Reseal(_Base, frozen=True, kw_only=True, tag="reseal"):
-    """Seal the record again under a fresh data key, version + 1; the older version is refused from then on."""
+    """Seal the record again under a fresh data key, version + 1; the older version is refused from then on. It gets
+    the generation of the policy in force and the tenant's KMS key."""
 
     key_id: KeyId
 
 
-Body = GenerateKey | ImportKey | Sign | Seal | Unseal | Reseal
+class Export(_Base, frozen=True, kw_only=True, tag="export"):
+    """Hand key material to a recipient that the policy names (HPKE, info `unseal_info`)."""
+
+    key_id: KeyId
+    recipient: Label
+
+
+class EnableKey(_Base, frozen=True, kw_only=True, tag="enable_key"):
+    """Make a disabled record active again. Cancelling a deletion leaves it disabled: two steps, two decisions."""
+
+    key_id: KeyId
+
+
+class DisableKey(_Base, frozen=True, kw_only=True, tag="disable_key"):
+    key_id: KeyId
+
+
+class ScheduleDeletion(_Base, frozen=True, kw_only=True, tag="schedule_deletion"):
+    """Until `waiting_days` have passed, by the enclave's time, the deletion can be cancelled."""
+
+    key_id: KeyId
+    waiting_days: Annotated[int, Meta(ge=7, le=30)]
+
+
+class CancelDeletion(_Base, frozen=True, kw_only=True, tag="cancel_deletion"):
+    key_id: KeyId
+
+
+class DeleteKey(_Base, frozen=True, kw_only=True, tag="delete_key"):
+    """After the waiting period: the enclave says so in a receipt and opens the record no more; the host destroys its
+    ciphertext."""
+
+    key_id: KeyId
+
+
+class RotationStatement(_Base, frozen=True, kw_only=True, tag="rotation_statement"):
+    """What the enclave can vouch for after a rotation: which generation it refuses to use, and under which policy."""
+
+
+class OpenSession(_Base, frozen=True, kw_only=True, tag="open_session"):
+    """`sealed`: 32 bytes, the session's HMAC key. `expires_at`: at most `limits.MAX_SESSION_MS` ahead."""
+
+    sealed: Sealed
+    expires_at: Milliseconds
+
+
+# Bodies that name a sealed record: it travels beside them.
+OnRecord = (
+    Sign | DeriveKey | Unseal | Reseal | Export | EnableKey | DisableKey | ScheduleDeletion | CancelDeletion | DeleteKey
+)
+# Bodies that make a record.
+Making = GenerateKey | GenerateSeed | ImportKey | ImportFile | Seal
+Body = OnRecord | Making | RotationStatement | OpenSession
 
 OPERATIONS: dict[type, str] = {
     GenerateKey: "generate_key",
+    GenerateSeed: "generate_seed",
     ImportKey: "import_key",
+    ImportFile: "import_file",
+    DeriveKey: "derive_key",
     Sign: "sign",
     Seal: "seal",
     Unseal: "unseal",
     Reseal: "reseal",
+    Export: "export",
+    EnableKey: "enable_key",
+    DisableKey: "disable_key",
+    ScheduleDeletion: "schedule_deletion",
+    CancelDeletion: "cancel_deletion",
+    DeleteKey: "delete_key",
+    RotationStatement: "rotation_statement",
+    OpenSession: "open_session",
 }
 
 

@@ -15,6 +15,9 @@ KeyId = Annotated[str, Meta(pattern=r"\Akey-[0-9a-f]{32}\Z")]
 NodeId = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,62}\Z")]
 Label = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._-]{0,62}\Z")]
 Labels = Annotated[list[Label], Meta(max_length=16)]
+# HD derivation (BIP-32, SLIP-10): "" is the record's own key; else m/ and 1 to 10 indices, ' marks hardened ones
+Path = Annotated[str, Meta(pattern=r"\A(m(/(0|[1-9][0-9]{0,9})'?){1,10})?\Z", max_length=128)]
+Generation = Annotated[int, Meta(ge=1, le=2**31)]  # of a tenant's records; a rotation makes the next one
 Hex = Annotated[str, Meta(pattern=r"\A([0-9a-f]{2})*\Z")]
 Hex32 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 KeyArn = Annotated[str, Meta(pattern=r"\Aarn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{1,64}\Z")]
@@ -52,8 +55,17 @@ class SigningScheme(StrEnum):
 
 class RecordKind(StrEnum):
     SIGNING_KEY = "signing-key"
+    HD_SEED = "hd-seed"  # BIP-32 and SLIP-10: 16 to 64 bytes; it signs only with a key derived from it
     SHARE = "share"
     SECRET = "secret"  # noqa: S105 (a kind, not a password)
+
+
+class KeyState(StrEnum):
+    """Whether a record may be used. It stands in the sealed header, so only the enclave changes it."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    PENDING_DELETION = "pending-deletion"
 
 
 def sha256(data: bytes) -> Digest:

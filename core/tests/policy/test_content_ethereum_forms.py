@@ -266,8 +266,30 @@ def matcher(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def parse(effect: str, *matchers: dict[str, Any]) -> Any:
-    rule = {"id": "r", "effect": effect, "operations": ["sign"], "principals": "*", "labels": "*", "algorithms": "*"}
-    document = {"v": 1, "tenant": "acme", "version": 1, "valid_until": 1, "principals": []}
+    rule = {
+        "id": "r",
+        "effect": effect,
+        "operations": ["sign"],
+        "principals": "*",
+        "labels": "*",
+        "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
+    }
+    document = {
+        "v": 1,
+        "tenant": "acme",
+        "version": 1,
+        "valid_until": 1,
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
+        "principals": [],
+    }
     return parse_policy(json.dumps(document | {"rules": [rule | {"content": list(matchers)}]}).encode())
 
 

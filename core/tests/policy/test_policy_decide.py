@@ -28,9 +28,14 @@ def policy_of(*rules: dict[str, Any]) -> Policy:
         "tenant": "acme",
         "version": 1,
         "valid_until": NOW,
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
         "principals": [
-            {"id": "alice", "keys": [], "roles": ["signer"]},
-            {"id": "bob", "keys": [], "roles": ["operator"]},
+            {"id": "alice", "keys": [], "passkeys": [], "roles": ["signer"]},
+            {"id": "bob", "keys": [], "passkeys": [], "roles": ["operator"]},
         ],
         "rules": [rule | {"id": f"r{at}"} for at, rule in enumerate(rules)],
     }
@@ -46,6 +51,10 @@ def rule_of(**changes: Any) -> dict[str, Any]:
         "principals": "*",
         "labels": "*",
         "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
         "content": "*",
     }
     return open_rule | changes
@@ -112,8 +121,8 @@ def test_the_full_document_decides_as_it_reads(document: dict[str, Any], subject
         ({"principals": []}, "principal"),
         ({"labels": ["cold"]}, "label"),
         ({"labels": []}, "label"),
-        ({"algorithms": ["ed25519"]}, "algorithm"),
-        ({"algorithms": []}, "algorithm"),
+        ({"algorithms": ["ed25519"], "paths": "*", "times": "*", "approvals": "none", "limits": "none"}, "algorithm"),
+        ({"algorithms": [], "paths": "*", "times": "*", "approvals": "none", "limits": "none"}, "algorithm"),
         ({"operations": ["sign"], "content": []}, "content"),
         ({"principals": ["role:operator", "principal:alice"]}, "allow"),
         ({"principals": ["role:signer"]}, "allow"),
@@ -223,6 +232,10 @@ _fields = {
     | st.lists(st.sampled_from(["principal:alice", "principal:bob", "role:signer", "role:operator"]), max_size=2),
     "labels": st.just("*") | st.lists(st.sampled_from(["treasury", "cold", "frozen"]), max_size=2),
     "algorithms": st.just("*") | st.lists(st.sampled_from(["secp256k1", "ed25519", "none"]), max_size=2),
+    "paths": st.just("*"),
+    "times": st.just("*"),
+    "approvals": st.just("none"),
+    "limits": st.just("none"),
 }
 _amounts = st.sampled_from(["*", "0", "5", "10"])
 _addresses = st.just("*") | st.lists(st.sampled_from(ADDRESSES), max_size=2)

@@ -283,6 +283,10 @@ def _document() -> dict[str, Any]:
         "principals": ["principal:alice"],
         "labels": "*",
         "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
         "content": [
             {
                 "type": "ethereum-transaction",
@@ -302,6 +306,13 @@ def _document() -> dict[str, Any]:
         "tenant": "acme",
         "version": 1,
         "valid_until": 1,
-        "principals": [{"id": "alice", "keys": [{"scheme": "ed25519", "public_key": key}], "roles": []}],
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
+        "principals": [
+            {"id": "alice", "keys": [{"scheme": "ed25519", "public_key": key}], "passkeys": [], "roles": []}
+        ],
         "rules": [rule],
     }

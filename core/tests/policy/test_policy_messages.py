@@ -36,8 +36,30 @@ _TYPED = ("domain_names", "domain_versions", "chain_ids", "verifying_contracts",
 
 
 def parse(entry: dict[str, Any], effect: str = "allow") -> Any:
-    rule = {"id": "r", "effect": effect, "operations": ["sign"], "principals": "*", "labels": "*", "algorithms": "*"}
-    document = {"v": 1, "tenant": "acme", "version": 1, "valid_until": 1, "principals": []}
+    rule = {
+        "id": "r",
+        "effect": effect,
+        "operations": ["sign"],
+        "principals": "*",
+        "labels": "*",
+        "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
+    }
+    document = {
+        "v": 1,
+        "tenant": "acme",
+        "version": 1,
+        "valid_until": 1,
+        "records": {"generation": 1, "min_generation": 1},
+        "recovery": "none",
+        "passkeys": "none",
+        "recipients": [],
+        "limits": [],
+        "principals": [],
+    }
     return parse_policy(json.dumps(document | {"rules": [rule | {"content": [entry]}]}).encode())
 
 

@@ -51,10 +51,12 @@ MANIFEST: dict[str, Any] = {
     "bounds": {
         "request_past_ms": 300_000,
         "request_future_ms": 60_000,
+        "approval_past_ms": 86_400_000,
         "key_ttl_seconds": 0,
         "key_max_uses": 1,
         "max_warm_keys": 1,
     },
+    "anchor": {"kind": "none"},
 }
 
 
@@ -176,6 +178,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "import_key": {"algorithm": "ed25519", "labels": [], "public_key": "00" * 32, "sealed": SEALED},
     "sign": {
         "key_id": KEY_ID,
+        "path": "",
         "scheme": "ecdsa-secp256k1",
         "content": {"type": "ethereum-transaction", "unsigned": "02"},
     },

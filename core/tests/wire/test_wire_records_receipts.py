@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adytum_wire import receipts, record
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.pae import RECEIPT_HEAD
-from adytum_wire.types import Algorithm, RecordKind, derive_key_id
+from adytum_wire.types import Algorithm, KeyState, RecordKind, derive_key_id
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/abc"
 
@@ -27,7 +27,10 @@ def header(**changes: Any) -> record.Header:
         "algorithm": Algorithm.SECP256K1,
         "public_key": "02" * 33,
         "version": 1,
+        "generation": 1,
         "labels": ["treasury"],
+        "state": KeyState.ACTIVE,
+        "delete_after": 0,
         "kms_key_arn": ARN,
         "created_at": 5,
     }
@@ -46,7 +49,10 @@ headers = st.builds(
     algorithm=st.sampled_from(Algorithm),
     public_key=st.binary(max_size=33).map(bytes.hex),
     version=st.integers(1, 2**53),
+    generation=st.integers(1, 2**31),
     labels=st.lists(slug, max_size=4),
+    state=st.sampled_from(KeyState),
+    delete_after=st.integers(0, 2**53),
     kms_key_arn=st.just(ARN),
     created_at=st.integers(0, 2**53),
 )
@@ -154,6 +160,8 @@ def receipt(sequence: int, previous: bytes, request_id: str = "r-1") -> receipts
         decision="allow",
         code="",
         rules=[receipts.RuleOutcome("pay", "allow")],
+        approvals=[],
+        limits=[],
         policy_version=1,
         policy_digest="",
         key_id="",

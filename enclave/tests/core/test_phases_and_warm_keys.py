@@ -48,6 +48,7 @@ def bounds(**changes: int) -> Bounds:
     values = {
         "request_past_ms": 1000,
         "request_future_ms": 0,
+        "approval_past_ms": 86400000,
         "key_ttl_seconds": 10,
         "key_max_uses": 3,
         "max_warm_keys": 2,

@@ -101,6 +101,6 @@ MANIFEST = (
     b'"keys":["arn:aws:kms:us-east-1:111122223333:key/k"],"host":"kms.us-east-1.amazonaws.com","port":8000,"roots":["x"]},'
     b'"tenants":[{"id":"acme","kms_key":"arn:aws:kms:us-east-1:111122223333:key/k","threshold":1,"admins":[{"id":"a",'
     b'"scheme":"ed25519","public_key":"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"}]}],'
-    b'"bounds":{"request_past_ms":300000,"request_future_ms":60000,"key_ttl_seconds":60,"key_max_uses":10,'
-    b'"max_warm_keys":10}}'
+    b'"bounds":{"request_past_ms":300000,"request_future_ms":60000,"approval_past_ms":86400000,"key_ttl_seconds":60,"key_max_uses":10,'
+    b'"max_warm_keys":10},"anchor":{"kind":"none"}}'
 )

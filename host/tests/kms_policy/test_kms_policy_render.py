@@ -228,7 +228,9 @@ MANIFEST = {
             "port": 8000, "roots": ["x"]},
     "tenants": [{"id": "acme", "kms_key": KEY, "threshold": 1, "admins": [{"id": "a", "scheme": "ed25519",
                  "public_key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"}]}],
-    "bounds": {"request_past_ms": 300000, "request_future_ms": 60000, "key_ttl_seconds": 60, "key_max_uses": 1000,
+    "anchor": {"kind": "none"},
+    "bounds": {"request_past_ms": 300000, "request_future_ms": 60000, "approval_past_ms": 86400000,
+               "key_ttl_seconds": 60, "key_max_uses": 1000,
                "max_warm_keys": 1000},
 }  # fmt: skip
 MEASUREMENTS = {"Measurements": {"HashAlgorithm": "Sha384 { ... }", **{f"PCR{i}": A[i].hex() for i in (0, 1, 2)}}}

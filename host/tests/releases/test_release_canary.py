@@ -30,7 +30,7 @@ from adytum_sim.kms.running import RunningKms, running_kms
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Credentials
 from adytum_wire.record import Header, Record, encode_header
-from adytum_wire.types import Algorithm, RecordKind
+from adytum_wire.types import Algorithm, KeyState, RecordKind
 
 KEY = "key-" + "c" * 32
 
@@ -79,7 +79,10 @@ class Site:
             algorithm=Algorithm.NONE,
             public_key="",
             version=1,
+            generation=1,
             labels=["canary"],
+            state=KeyState.ACTIVE,
+            delete_after=0,
             kms_key_arn=ARN,
             created_at=1,
         )

@@ -53,7 +53,7 @@ class Person:
 
     def as_principal(self, *roles: str) -> dict[str, Any]:
         key = {"scheme": self.scheme.value, "public_key": self.public_key.hex()}
-        return {"id": self.name, "keys": [key], "roles": list(roles)}
+        return {"id": self.name, "keys": [key], "passkeys": [], "roles": list(roles)}
 
 
 def request_body(tenant: str, operation: str, issued_at: int, /, *, request_id: str = "", **fields: Any) -> bytes:

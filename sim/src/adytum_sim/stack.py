@@ -47,6 +47,7 @@ def default_bounds() -> Json:
     return {
         "request_past_ms": 300_000,
         "request_future_ms": 60_000,
+        "approval_past_ms": 86400000,
         "key_ttl_seconds": 60,
         "key_max_uses": 1000,
         "max_warm_keys": 1000,
@@ -127,6 +128,11 @@ class Stack:
             "tenant": TENANT,
             "version": version,
             "valid_until": self.now_ms() + days * DAY_MS,
+            "records": {"generation": 1, "min_generation": 1},
+            "recovery": "none",
+            "passkeys": "none",
+            "recipients": [],
+            "limits": [],
             "principals": principals,
             "rules": rules,
         }
@@ -178,7 +184,7 @@ def _config(directory: Path, pki: Path, pcrs: Mapping[int, bytes], *, witness: b
 
 
 def build_manifest(
-    kms: RunningKms, key_arns: list[str], admins: list[Person], bounds: Json, *, threshold: int
+    kms: RunningKms, key_arns: list[str], admins: list[Person], bounds: Json, *, threshold: int, anchor: Json
 ) -> bytes:
     return json.dumps(
         {
@@ -204,6 +210,7 @@ def build_manifest(
                 }
             ],
             "bounds": bounds,
+            "anchor": anchor,
         }
     ).encode()
 
@@ -218,11 +225,13 @@ async def running_stack(
     variant: str = "",
     configure: bool = True,
     guest: Guest | None = None,
+    anchor: Json | None = None,
 ) -> AsyncIterator[Stack]:
     """Start everything, and stop it when the block ends. `directory`: private and short (Unix sockets live there).
 
     `bounds` replaces some of `default_bounds`; `variant` names another image of the same source; without `configure`
-    the enclave still awaits its manifest. `guest`: a booted image in the place of the process, see `guest.py`.
+    the enclave still awaits its manifest. `guest`: a booted image in the place of the process, see
+    `guest.py`. `anchor`: the manifest's, "none" unless given.
     """
     admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -235,7 +244,14 @@ async def running_stack(
         pki = directory / "pki"
         kms.pki.save(pki)
         key_arn = kms.create_key()
-        manifest = build_manifest(kms, [key_arn], admins, default_bounds() | (bounds or {}), threshold=threshold)
+        manifest = build_manifest(
+            kms,
+            [key_arn],
+            admins,
+            default_bounds() | (bounds or {}),
+            threshold=threshold,
+            anchor=anchor or {"kind": "none"},
+        )
         image = source_pcrs(variant) if guest is None else guest.pcrs
         pcrs = image | {16: manifest_pcr(manifest_hash(manifest))}
         put_key_policy(kms, key_arn, key_policy(kms, pcrs))

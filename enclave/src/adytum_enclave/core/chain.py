@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from adytum_wire import limits, receipts
-from adytum_wire.receipts import GENESIS, Receipt, ReceiptEnvelope, RuleOutcome
+from adytum_wire.receipts import GENESIS, ApprovalOutcome, LimitOutcome, Receipt, ReceiptEnvelope, RuleOutcome
 from adytum_wire.types import sha256
 
 MAX_GROUP = 16  # every receipt carries the hashes up to its head: larger groups save a signature and cost bytes
@@ -17,7 +17,9 @@ class Draft:
     """What is known so far of a decision that is under way; becomes a `Receipt` when it ends."""
 
     __slots__ = (
+        "approvals",
         "key_id",
+        "limits",
         "operation",
         "policy_digest",
         "policy_version",
@@ -38,6 +40,8 @@ class Draft:
         self.operation = operation
         self.request_digest = request_digest
         self.rules: list[RuleOutcome] = []
+        self.approvals: list[ApprovalOutcome] = []
+        self.limits: list[LimitOutcome] = []
         self.policy_version = 0
         self.policy_digest = b""
         self.key_id = ""
@@ -91,6 +95,8 @@ class ReceiptChain:
                 decision=decision,  # type: ignore[arg-type]
                 code=code,
                 rules=draft.rules,
+                approvals=draft.approvals,
+                limits=draft.limits,
                 policy_version=draft.policy_version,
                 policy_digest=draft.policy_digest.hex(),
                 key_id=draft.key_id,

@@ -12,13 +12,16 @@ from adytum_wire import messages
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import (
     Attest,
+    Checkpoint,
     Configure,
     ControlRequest,
     GetReceipts,
     Health,
     Hello,
     PutPolicy,
+    PutUsage,
     Reply,
+    ResetUsage,
     SetCredentials,
 )
 from adytum_wire.types import sha256
@@ -47,6 +50,12 @@ def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flig
             return _attest(enclave, request)
         case GetReceipts():
             return _get_receipts(enclave, request)
+        case PutUsage():
+            return _put_usage(enclave, request)
+        case ResetUsage():
+            return _reset_usage(enclave, request)
+        case Checkpoint():
+            return _checkpoint(enclave, request)
 
 
 def _hello(enclave: Enclave, request: Hello) -> ControlSteps:
@@ -139,6 +148,21 @@ def _attest(enclave: Enclave, request: Attest) -> ControlSteps:
 def _get_receipts(enclave: Enclave, request: GetReceipts) -> ControlSteps:
     yield from ()
     return messages.GetReceiptsReply(enclave.receipts.remembered(request.first))
+
+
+def _put_usage(_enclave: Enclave, _request: PutUsage) -> ControlSteps:
+    yield from ()
+    raise AdytumError(Code.USAGE_INVALID)
+
+
+def _reset_usage(_enclave: Enclave, _request: ResetUsage) -> ControlSteps:
+    yield from ()
+    raise AdytumError(Code.USAGE_INVALID)
+
+
+def _checkpoint(_enclave: Enclave, _request: Checkpoint) -> ControlSteps:
+    yield from ()
+    raise AdytumError(Code.PHASE_INVALID)
 
 
 def _require(enclave: Enclave) -> Configured:

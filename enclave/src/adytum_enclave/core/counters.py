@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adytum_wire.errors import Code
 
-NAMES = ("executed", "denied", "repeated", "kms_calls", "warm_hits", "warm_misses")
+NAMES = ("executed", "denied", "repeated", "kms_calls", "warm_hits", "warm_misses", "resealed")
 
 
 class Counters:

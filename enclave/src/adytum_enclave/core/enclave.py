@@ -16,6 +16,7 @@ from adytum_enclave.core.phases import PhaseTable
 from adytum_enclave.core.recipient import RecipientKey
 from adytum_enclave.core.replay import Replay
 from adytum_enclave.core.secrets import Arena, Slot
+from adytum_enclave.core.usage.ledger import Ledger
 from adytum_enclave.core.versions import VersionMemory
 from adytum_enclave.core.warm import WarmKeys
 from adytum_policy.document import SignedPolicy
@@ -71,6 +72,8 @@ class Enclave:
         self.receipts = ReceiptChain(self.boot_id, self.receipt_key, partial(ed25519.sign_with, self._receipt_secret))
         self.counters = Counters()
         self.versions = VersionMemory()
+        self.resealed: dict[str, int] = {}  # by tenant, for the rotation statement
+        self.ledger = Ledger()
         self.policies: dict[str, SignedPolicy] = {}
         self.credentials: Credentials | None = None
         self.configured: Configured | None = None

@@ -12,7 +12,7 @@ from adytum_wire.record import Record
 class Outcome:
     """`ticket` is None only for requests that were refused before anybody was authenticated."""
 
-    __slots__ = ("_reply", "_ticket", "error", "record", "result")
+    __slots__ = ("_reply", "_ticket", "error", "record", "recovery", "result", "usage")
 
     def __init__(
         self,
@@ -20,11 +20,15 @@ class Outcome:
         ticket: Ticket | None,
         result: bytes = b"",
         record: Record | None = None,
+        usage: bytes = b"",
+        recovery: bytes = b"",
         error: AdytumError | None = None,
     ) -> None:
         self._ticket = ticket
         self.result = result
         self.record = record
+        self.usage = usage
+        self.recovery = recovery
         self.error = error
         self._reply = b""
 
@@ -35,5 +39,7 @@ class Outcome:
             if self.error is not None:
                 self._reply = messages.encode(messages.refusal(self.error, receipt))
             else:
-                self._reply = messages.encode(ExecuteReply(self.result, receipt, self.record))
+                self._reply = messages.encode(
+                    ExecuteReply(self.result, receipt, self.record, self.usage, self.recovery)
+                )
         return self._reply

@@ -8,7 +8,19 @@ from __future__ import annotations
 from enum import StrEnum
 
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.messages import Attest, Configure, Execute, GetReceipts, Health, Hello, PutPolicy, SetCredentials
+from adytum_wire.messages import (
+    Attest,
+    Checkpoint,
+    Configure,
+    Execute,
+    GetReceipts,
+    Health,
+    Hello,
+    PutPolicy,
+    PutUsage,
+    ResetUsage,
+    SetCredentials,
+)
 
 
 class Phase(StrEnum):
@@ -23,7 +35,7 @@ _ALWAYS: frozenset[type] = frozenset({Hello, Health})
 TAKES: dict[Phase, frozenset[type]] = {
     Phase.AWAITING_MANIFEST: _ALWAYS | {Configure},
     Phase.MEASURING: _ALWAYS,
-    Phase.READY: _ALWAYS | {SetCredentials, PutPolicy, Attest, GetReceipts, Execute},
+    Phase.READY: _ALWAYS | {SetCredentials, PutPolicy, PutUsage, ResetUsage, Attest, GetReceipts, Checkpoint, Execute},
     Phase.TERMINAL: _ALWAYS,
 }
 

@@ -1,6 +1,6 @@
 """The way of one stamped request through the enclave:
 
-    authenticate -> (replay memory) -> decode -> authorise -> unseal or seal -> sign -> receipt
+    authenticate -> (replay memory) -> approve -> decode -> authorise -> unseal or seal -> sign -> charge -> receipt
 
 A generator: it yields effects for the shell and returns an `Outcome`. Its reply can be encoded once the receipt chain
 has been sealed. Refusals before authentication leave no trace but a counter; all later ones leave a receipt.
@@ -9,20 +9,27 @@ has been sealed. Refusals before authentication leave no trace but a counter; al
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Any, Final
 
 from adytum_enclave.core.chain import Draft
 from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey
 from adytum_enclave.core.enclave import Configured, Enclave
 from adytum_enclave.core.operations import Context, carry_out
 from adytum_enclave.core.outcome import Outcome
+from adytum_enclave.core.steps.approve import approve
 from adytum_enclave.core.steps.authenticate import Authenticated, authenticate
 from adytum_enclave.core.steps.authorise import authorise
 from adytum_enclave.core.steps.decode import decode
+from adytum_enclave.core.steps.standing import require_standing
+from adytum_enclave.core.usage.ledger import Hold
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Execute
-from adytum_wire.record import Header, Record
-from adytum_wire.requests import Sign, operation_of
+from adytum_wire.record import Header
+from adytum_wire.requests import OnRecord, Sign, operation_of
 from adytum_wire.types import sha256
+
+# Refusals that say "not yet": the same request may be sent again with more approvals, or later.
+_MAY_CHANGE: Final = frozenset({Code.APPROVALS_MISSING, Code.LIMIT_EXCEEDED, Code.USAGE_UNKNOWN})
 
 Steps = Generator[NewDataKey | OpenDataKey, DataKeyAnswer, Outcome]
 
@@ -44,7 +51,12 @@ def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool
         )
         repeatable = isinstance(who.body, Sign)
         entry = configured.replay.admit(
-            who.body.tenant, who.body.request_id, _asked(who), repeatable=repeatable, now_ms=now_ms
+            who.body.tenant,
+            who.body.request_id,
+            _asked(who),
+            repeatable=repeatable,
+            now_ms=now_ms,
+            lives_until_ms=who.lives_until_ms,
         )
     except AdytumError as error:
         enclave.counters.error(error.code)
@@ -53,7 +65,7 @@ def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool
         enclave.counters.add("repeated")
         return entry.answer
     try:
-        outcome, is_final = yield from _decide(enclave, configured, who, message.record, now_ms, is_expired)
+        outcome, is_final = yield from _decide(enclave, configured, who, message, now_ms, is_expired)
     except BaseException:
         configured.replay.forget(entry)
         raise
@@ -68,11 +80,13 @@ def _decide(
     enclave: Enclave,
     configured: Configured,
     who: Authenticated,
-    record: Record | None,
+    message: Execute,
     now_ms: int,
     is_expired: Callable[[], bool],
-) -> Generator[NewDataKey | OpenDataKey, DataKeyAnswer, tuple[Outcome, bool]]:
+) -> Generator[Any, Any, tuple[Outcome, bool]]:
     """Return the outcome, and whether it is final: carried out, or denied by the policy on proven facts."""
+    record, tenant, ledger = message.record, who.body.tenant, enclave.ledger
+    hold: Hold | None = None
 
     def check_deadline() -> None:
         if is_expired():
@@ -80,13 +94,16 @@ def _decide(
 
     draft = _draft(who)
     try:
+        votes = approve(message, who, now_ms=now_ms)
         asked = decode(who.body, record, manifest=configured.manifest)
         if asked.content is not None:
             draft.summary = asked.content.summary
         if asked.header is not None:
             _note(draft, asked.header)
-        decision = authorise(who, asked, now_ms=now_ms)
-        draft.rules = list(decision.rules)
+            if isinstance(who.body, OnRecord):
+                require_standing(who.body, asked.header, who.policy.policy)
+        decision = authorise(who, asked, votes=votes, usage=ledger.view(tenant, now_ms), now_ms=now_ms)
+        draft.rules, draft.approvals = list(decision.rules), list(decision.approvals)
         if not decision.allowed:
             code = decision.code or Code.POLICY_DENIED
             enclave.counters.add("denied")
@@ -95,13 +112,26 @@ def _decide(
             is_proven = asked.header is None or (
                 record is not None and configured.warm.holds(asked.header.key_id, record.header)
             )
+            is_proven = is_proven and code not in _MAY_CHANGE
             return _refused(enclave, draft, AdytumError(code), "deny"), is_proven
+        if not decision.waited and who.body.issued_at < now_ms - configured.manifest.bounds.request_past_ms:
+            # It came with approvals and is as old as only a request that needs them may be.
+            raise AdytumError(Code.REQUEST_EXPIRED, "$.issued_at")
+        hold = ledger.reserve(tenant, decision.charges, who.digest, now_ms)
         context = Context(enclave, configured, who, asked, record, check_deadline)
         effected = yield from carry_out(context)
+        usage = yield from ledger.commit(hold)
     except AdytumError as error:
+        ledger.give_back(hold)
         enclave.counters.error(error.code)
         return _refused(enclave, draft, error, "error"), False
-    _note(draft, effected.about)
+    except BaseException:
+        ledger.give_back(hold)
+        raise
+    if effected.about is not None:
+        _note(draft, effected.about)
+    if hold is not None:
+        draft.limits = hold.outcomes
     enclave.counters.add("executed")
     ticket = enclave.receipts.append(
         draft,
@@ -110,7 +140,9 @@ def _decide(
         code="",
         result_digest=sha256(effected.result).hex(),
     )
-    return Outcome(ticket=ticket, result=effected.result, record=effected.record), True
+    return Outcome(
+        ticket=ticket, result=effected.result, record=effected.record, usage=usage, recovery=effected.recovery
+    ), True
 
 
 def _asked(who: Authenticated) -> bytes:

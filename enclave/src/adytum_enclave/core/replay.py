@@ -7,7 +7,8 @@ with a deterministic result are carried out again (same key, same bytes) and the
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 from adytum_wire import limits
@@ -31,7 +32,7 @@ class Entry(Generic[A]):
 
 
 class Replay(Generic[A]):
-    """`window_ms`: how long a request could still pass the time check; an entry lives that long."""
+    """An entry lives as long as its request could still pass the time check. `window_ms`: that time, for most."""
 
     def __init__(
         self,
@@ -44,15 +45,26 @@ class Replay(Generic[A]):
         self._max_requests = max_requests
         self._max_answers = max_answers
         self._entries: dict[_Id, Entry[A]] = {}
-        self._ages: deque[tuple[int, Entry[A]]] = deque()
+        self._ages: list[tuple[int, int, Entry[A]]] = []  # a heap: (lives until, a number that breaks ties, entry)
+        self._count = 0
         # Two memories, so that a stream of signatures cannot push out the answers that nothing can make again.
         self._answers: tuple[OrderedDict[_Id, Entry[A]], OrderedDict[_Id, Entry[A]]] = (OrderedDict(), OrderedDict())
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def admit(self, tenant: str, request_id: str, digest: bytes, *, repeatable: bool, now_ms: int) -> Entry[A]:
-        """Return the request's entry: a fresh one, or, with `answer` set, the finished one.
+    def admit(
+        self,
+        tenant: str,
+        request_id: str,
+        digest: bytes,
+        *,
+        repeatable: bool,
+        now_ms: int,
+        lives_until_ms: int = 0,
+    ) -> Entry[A]:
+        """Return the request's entry: a fresh one, or, with `answer` set, the finished one. `lives_until_ms`: when it
+        may be forgotten, if that is later than a window from now.
 
         Errors: REQUEST_CONFLICT (other body), RESOURCE_EXHAUSTED (under way, or the memory is full: retry),
         REQUEST_REPLAYED. After an error nothing has changed.
@@ -65,7 +77,7 @@ class Replay(Generic[A]):
                 raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=self._window_ms)
             entry: Entry[A] = Entry(identity, digest)
             self._entries[identity] = entry
-            self._ages.append((now_ms + self._window_ms, entry))
+            self._remember_until(max(now_ms + self._window_ms, lives_until_ms), entry)
             return entry
         if known.digest != digest:
             raise AdytumError(Code.REQUEST_CONFLICT, "$.request_id")
@@ -94,13 +106,17 @@ class Replay(Generic[A]):
         if not entry.decided and self._entries.get(entry.identity) is entry:
             del self._entries[entry.identity]
 
+    def _remember_until(self, until_ms: int, entry: Entry[A]) -> None:
+        self._count += 1
+        heappush(self._ages, (until_ms, self._count, entry))
+
     def _forget_old(self, now_ms: int) -> None:
         while self._ages and self._ages[0][0] < now_ms:
-            _, entry = self._ages.popleft()
+            _, _, entry = heappop(self._ages)
             if self._entries.get(entry.identity) is not entry:
                 continue
             if entry.under_way:
-                self._ages.append((now_ms + self._window_ms, entry))
+                self._remember_until(now_ms + self._window_ms, entry)
                 continue
             del self._entries[entry.identity]
             for memory in self._answers:

@@ -10,6 +10,7 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header
 
 MAX_RECORDS = 1_000_000
+_NEVER = 2**54  # above every version
 
 
 class VersionMemory:
@@ -22,6 +23,10 @@ class VersionMemory:
         """Errors: RECORD_ROLLBACK."""
         if header.version < self._highest.get(header.key_id, 0):
             raise AdytumError(Code.RECORD_ROLLBACK, "$.version")
+
+    def retire(self, key_id: str) -> None:
+        """No version of this record is opened any more: it was deleted."""
+        self._highest[key_id] = _NEVER
 
     def note(self, header: Header) -> None:
         """Remember an opened record's version."""

@@ -24,7 +24,7 @@ from adytum.client.secp256k1_check import is_bip340, recover
 from adytum_policy.content import decode_content
 from adytum_verify import VerifiedReceipt, verify_receipt
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import Body, GenerateKey, ImportKey, Seal, Sign, operation_of
+from adytum_wire.requests import Body, GenerateKey, ImportKey, Making, OnRecord, Sign, operation_of
 from adytum_wire.results import Result, SignResult, parse_result
 from adytum_wire.types import SigningScheme, derive_key_id, sha256
 
@@ -87,8 +87,10 @@ def _check_result(body: Body, result: Result, verified: VerifiedReceipt) -> None
     # The tags of the two unions are the same words, so one comparison says that the answer is of the asked kind.
     if type(result).__struct_config__.tag != type(body).__struct_config__.tag:
         raise _wrong("operation", where="result")
-    makes_key = isinstance(body, GenerateKey | ImportKey | Seal)
-    key_id = derive_key_id(body.tenant, body.request_id) if makes_key else body.key_id  # type: ignore[union-attr]
+    if isinstance(body, Making):
+        key_id = derive_key_id(body.tenant, body.request_id)
+    else:
+        key_id = body.key_id if isinstance(body, OnRecord) else ""
     if (result.tenant, result.request_id, result.key_id) != (body.tenant, body.request_id, key_id):
         raise _wrong("request", where="result")
     if verified.receipt.key_id != key_id:

@@ -23,13 +23,24 @@ from adytum_wire.pae import REQUEST, pae
 from adytum_wire.receipts import parse_envelope, parse_receipt
 from adytum_wire.requests import (
     Body,
+    CancelDeletion,
     Content,
+    DeleteKey,
+    DeriveKey,
+    DisableKey,
+    EnableKey,
     EthereumTransaction,
+    Export,
     GenerateKey,
+    GenerateSeed,
+    ImportFile,
     ImportKey,
+    OpenSession,
     RawDigest,
     RawMessage,
     Reseal,
+    RotationStatement,
+    ScheduleDeletion,
     Seal,
     Sealed,
     Sign,
@@ -45,11 +56,22 @@ from adytum_wire.types import Algorithm, SigningScheme
 
 _PATHS: dict[type, str] = {
     GenerateKey: "/v1/keys",
+    GenerateSeed: "/v1/keys",
     ImportKey: "/v1/keys",
+    ImportFile: "/v1/keys",
+    DeriveKey: "/v1/derive",
     Sign: "/v1/sign",
     Seal: "/v1/secrets",
     Unseal: "/v1/unseal",
     Reseal: "/v1/reseal",
+    Export: "/v1/export",
+    EnableKey: "/v1/state",
+    DisableKey: "/v1/state",
+    ScheduleDeletion: "/v1/state",
+    CancelDeletion: "/v1/state",
+    DeleteKey: "/v1/state",
+    RotationStatement: "/v1/rotation",
+    OpenSession: "/v1/sessions",
 }
 
 
@@ -182,7 +204,7 @@ class Conversation:
         }
 
     def _sign(self, key_id: str, scheme: SigningScheme, content: Content, request_id: str) -> Steps[Answer]:
-        return self._send(Sign(**self._base(request_id), key_id=key_id, scheme=scheme, content=content))
+        return self._send(Sign(**self._base(request_id), key_id=key_id, path="", scheme=scheme, content=content))
 
     def _seal_to_enclave(self, secret: bytes, request_id: str) -> Steps[Sealed]:
         """To the HPKE key of the enclave that serves now: its attestation is verified before a byte is sealed."""

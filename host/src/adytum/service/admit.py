@@ -13,7 +13,7 @@ import msgspec
 
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import OPERATIONS, Body, Reseal, Sign, Stamp, Unseal, parse_body
+from adytum_wire.requests import OPERATIONS, Body, OnRecord, Stamp, parse_body
 from adytum_wire.types import Scheme, sha256
 
 STAMP_HEADER = "Adytum-Stamp"
@@ -45,7 +45,7 @@ def admit(raw: bytes, stamp_header: str, operations: frozenset[str]) -> Admitted
     operation = OPERATIONS[type(body)]
     if operation not in operations:
         raise AdytumError(Code.REQUEST_INVALID, "$.operation")
-    key_id = body.key_id if isinstance(body, Sign | Unseal | Reseal) else ""
+    key_id = body.key_id if isinstance(body, OnRecord) else ""
     return Admitted(raw, body, sha256(raw), parse_stamp(stamp_header), operation, key_id)
 
 

@@ -27,11 +27,16 @@ _STAMP: Final = STAMP_HEADER.lower().encode()
 
 # Path -> operations that may stand in the body.
 STAMPED: Final[dict[str, frozenset[str]]] = {
-    "/v1/keys": frozenset({"generate_key", "import_key"}),
+    "/v1/keys": frozenset({"generate_key", "generate_seed", "import_key", "import_file"}),
+    "/v1/derive": frozenset({"derive_key"}),
     "/v1/sign": frozenset({"sign"}),
     "/v1/secrets": frozenset({"seal"}),
     "/v1/unseal": frozenset({"unseal"}),
     "/v1/reseal": frozenset({"reseal"}),
+    "/v1/export": frozenset({"export"}),
+    "/v1/state": frozenset({"enable_key", "disable_key", "schedule_deletion", "cancel_deletion", "delete_key"}),
+    "/v1/rotation": frozenset({"rotation_statement"}),
+    "/v1/sessions": frozenset({"open_session"}),
 }
 
 

@@ -113,7 +113,15 @@ def _content(kind: Kind, scheme: SigningScheme, at: int) -> dict[str, str]:
 
 def _rules() -> list[dict[str, Any]]:
     """Three rules, so that the decision is a decision: a bounded transfer, raw signing, and a ban."""
-    common = {"principals": ["role:signer"], "labels": [LABEL], "algorithms": "*"}
+    common = {
+        "principals": ["role:signer"],
+        "labels": [LABEL],
+        "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
+    }
     transfer = {
         "type": "ethereum-transaction",
         "chain_ids": [1],

@@ -65,6 +65,10 @@ def policy(host: Host, client: Person) -> dict[str, Any]:
         "principals": ["role:treasurer"],
         "labels": [LABEL],
         "algorithms": ["secp256k1"],
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
     }
     rules = [
         common | {"id": "make-keys", "operations": ["generate_key"], "content": "*"},

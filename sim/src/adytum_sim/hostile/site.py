@@ -57,7 +57,17 @@ Json = dict[str, Any]
 
 def narrow_rules() -> list[Json]:
     """Alice may make and keep `treasury` keys, send small transfers to one address and tokens of one contract."""
-    base = {"effect": "allow", "principals": ["role:signer"], "labels": [LABEL], "algorithms": "*", "content": "*"}
+    base = {
+        "effect": "allow",
+        "principals": ["role:signer"],
+        "labels": [LABEL],
+        "algorithms": "*",
+        "paths": "*",
+        "times": "*",
+        "approvals": "none",
+        "limits": "none",
+        "content": "*",
+    }
     ethereum = {
         "type": "ethereum-transaction",
         "chain_ids": [CHAIN],
@@ -193,7 +203,7 @@ class Site:
         named = {"key_id": held.key_id if held else ""}
         if operation == "sign":
             content = {"type": "ethereum-transaction", "unsigned": TRANSFER}
-            return named | {"scheme": "ecdsa-secp256k1", "content": content}
+            return named | {"path": "", "scheme": "ecdsa-secp256k1", "content": content}
         if operation == "unseal":
             return named | {"recipient": X25519PrivateKey.generate().public_key().public_bytes_raw().hex()}
         return named

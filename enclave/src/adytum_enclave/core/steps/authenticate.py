@@ -18,10 +18,12 @@ from adytum_wire.types import Digest, sha256
 
 
 class Authenticated(Struct, frozen=True, kw_only=True):
-    """A request whose stamp, principal and time hold. `digest`: SHA-256 of the body as it came."""
+    """A request whose stamp, principal and time hold. `digest`: SHA-256 of the body as it came.
+    `lives_until_ms`: until then the same request would pass again."""
 
     body: Body
     digest: Digest
+    lives_until_ms: int
     tenant: Tenant
     policy: SignedPolicy
     principal: Principal
@@ -52,8 +54,17 @@ def authenticate(
     principal = find_principal(policy.policy, stamp.scheme, stamp.public_key)
     if principal is None:
         raise AdytumError(Code.PRINCIPAL_UNKNOWN)
-    if body.issued_at < now_ms - bounds.request_past_ms:
+    # A request that waited for approvals may be older; whether it had to wait is for the decision to say.
+    past_ms = max(bounds.approval_past_ms, bounds.request_past_ms) if message.approvals else bounds.request_past_ms
+    if body.issued_at < now_ms - past_ms:
         raise AdytumError(Code.REQUEST_EXPIRED, "$.issued_at")
     if body.issued_at > now_ms + bounds.request_future_ms:
         raise AdytumError(Code.REQUEST_FROM_FUTURE, "$.issued_at")
-    return Authenticated(body=body, digest=sha256(message.body), tenant=tenant, policy=policy, principal=principal)
+    return Authenticated(
+        body=body,
+        digest=sha256(message.body),
+        lives_until_ms=body.issued_at + past_ms,
+        tenant=tenant,
+        policy=policy,
+        principal=principal,
+    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_enclave.core.steps.decode import Asked
 from adytum_policy.decide import Decision, Subject, decide
-from adytum_wire.requests import GenerateKey, ImportKey, Seal, operation_of
+from adytum_policy.usage import Usage
+from adytum_policy.votes import Vote
+from adytum_wire.requests import DeriveKey, GenerateKey, ImportKey, Making, Sign, operation_of
 from adytum_wire.types import Algorithm
 
 
-def authorise(who: Authenticated, asked: Asked, *, now_ms: int) -> Decision:
+def authorise(who: Authenticated, asked: Asked, *, votes: Sequence[Vote], usage: Usage, now_ms: int) -> Decision:
     """Never raises; a refusal is a `Decision` with its code and every rule's outcome."""
     body = who.body
     if asked.header is not None:
@@ -17,7 +21,7 @@ def authorise(who: Authenticated, asked: Asked, *, now_ms: int) -> Decision:
     elif isinstance(body, GenerateKey | ImportKey):
         algorithm, labels = body.algorithm, body.labels
     else:
-        algorithm, labels = Algorithm.NONE, body.labels if isinstance(body, Seal) else []
+        algorithm, labels = Algorithm.NONE, body.labels if isinstance(body, Making) else []
     subject = Subject(
         operation=operation_of(body),
         principal_id=who.principal.id,
@@ -25,5 +29,7 @@ def authorise(who: Authenticated, asked: Asked, *, now_ms: int) -> Decision:
         algorithm=algorithm,
         labels=frozenset(labels),
         facts=asked.content.facts if asked.content is not None else None,
+        path=body.path if isinstance(body, Sign | DeriveKey) else "",
+        key_id=asked.header.key_id if asked.header is not None else "",
     )
-    return decide(subject, who.policy.policy, now_ms)
+    return decide(subject, who.policy.policy, now_ms, votes=votes, usage=usage)

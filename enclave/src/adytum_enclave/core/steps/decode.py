@@ -15,14 +15,17 @@ from adytum_wire import record as records
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Manifest
 from adytum_wire.record import Header, Record
-from adytum_wire.requests import Body, Reseal, Sign, Unseal
+from adytum_wire.requests import Body, DeriveKey, Export, OnRecord, Sign, Unseal
 from adytum_wire.types import RecordKind
 
 _KINDS: dict[type, tuple[RecordKind, ...]] = {
-    Sign: (RecordKind.SIGNING_KEY,),
+    Sign: (RecordKind.SIGNING_KEY, RecordKind.HD_SEED),
+    DeriveKey: (RecordKind.HD_SEED,),
     Unseal: (RecordKind.SECRET,),
-    Reseal: (RecordKind.SIGNING_KEY, RecordKind.SHARE, RecordKind.SECRET),
+    Export: (RecordKind.SIGNING_KEY, RecordKind.HD_SEED, RecordKind.SHARE),
 }
+
+_ANY = tuple(RecordKind)
 
 # A pure function of the bytes, and most requests name a record that was named a moment ago. Refusals are not kept.
 _parse_header = lru_cache(maxsize=1024)(records.parse_header)
@@ -38,7 +41,7 @@ class Asked(Struct, frozen=True, kw_only=True):
 def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
     """Errors: RECORD_MISSING, RECORD_INVALID, RECORD_MISMATCH with the field, CONTENT_INVALID."""
     content = decode_content(body.content, body.scheme) if isinstance(body, Sign) else None
-    if not isinstance(body, Sign | Unseal | Reseal):
+    if not isinstance(body, OnRecord):
         if record is not None:
             raise AdytumError(Code.RECORD_MISMATCH)
         return Asked(header=None, content=None)
@@ -48,10 +51,12 @@ def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
     for field, is_right in (
         ("$.tenant", header.tenant == body.tenant),
         ("$.key_id", header.key_id == body.key_id),
-        ("$.kind", header.kind in _KINDS[type(body)]),
+        ("$.kind", header.kind in _KINDS.get(type(body), _ANY)),
         ("$.node_id", header.node_id == manifest.node_id),
         ("$.kms_key_arn", header.kms_key_arn in manifest.kms.keys),
     ):
         if not is_right:
             raise AdytumError(Code.RECORD_MISMATCH, field)
+    if isinstance(body, Sign | DeriveKey) and bool(body.path) != (header.kind is RecordKind.HD_SEED):
+        raise AdytumError(Code.RECORD_MISMATCH, "$.path")  # a seed signs by a path, a key has none
     return Asked(header=header, content=content)

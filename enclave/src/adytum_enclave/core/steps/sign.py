@@ -23,6 +23,7 @@ def sign(who: Authenticated, body: Sign, content: Decoded, key: WalletKey) -> Si
         tenant=body.tenant,
         request_id=body.request_id,
         key_id=body.key_id,
+        path=body.path,
         scheme=body.scheme,
         public_key=key.public_key.hex(),
         signature=signature.hex(),

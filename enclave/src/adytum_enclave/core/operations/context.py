@@ -1,0 +1,172 @@
+"""What every operation is given, and the pieces that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+from adytum_enclave.core import hpke
+from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey
+from adytum_enclave.core.enclave import Configured, Enclave
+from adytum_enclave.core.secrets import Slot
+from adytum_enclave.core.steps.authenticate import Authenticated
+from adytum_enclave.core.steps.decode import Asked
+from adytum_enclave.core.steps.seal import seal
+from adytum_enclave.core.steps.unseal import ask, open_record
+from adytum_policy.content import address_of
+from adytum_wire import results
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.record import Header, Record
+from adytum_wire.requests import Making, Sealed, SealedFile, import_info
+from adytum_wire.types import Algorithm, KeyState, RecordKind, derive_key_id, sha256
+
+
+class Context(NamedTuple):
+    """One allowed request. `check_deadline` raises DEADLINE_EXCEEDED when nobody waits any more."""
+
+    enclave: Enclave
+    configured: Configured
+    who: Authenticated
+    asked: Asked
+    record: Record | None
+    check_deadline: Callable[[], None]
+
+
+class Effected(NamedTuple):
+    """`record`: what the host must store. `about`: the header of the record that was made or used, if any. `recovery`:
+    the made record's second envelope, or empty."""
+
+    result: bytes
+    about: Header | None = None
+    record: Record | None = None
+    recovery: bytes = b""
+
+
+KmsSteps = Generator[NewDataKey | OpenDataKey, DataKeyAnswer, Effected]
+
+
+def open_sealed(context: Context, sealed: Sealed | SealedFile) -> Slot:
+    """What the client sealed to this request. The caller owns the slot. Errors: REQUEST_INVALID."""
+    body = context.who.body
+    return hpke.open_sealed(
+        context.enclave.hpke_key,
+        bytes.fromhex(sealed.enc),
+        bytes.fromhex(sealed.ciphertext),
+        info=import_info(body.tenant, body.request_id),
+        aad=b"",
+        arena=context.enclave.arena,
+    )
+
+
+def store(
+    context: Context,
+    body: Making,
+    kind: RecordKind,
+    algorithm: Algorithm,
+    public_key: bytes,
+    secret: Slot,
+    result: type[results._Stored],
+) -> KmsSteps:
+    """Seal a new record, version 1. `secret` stays the caller's. `result`: the type of the answer."""
+    header = Header(
+        tenant=body.tenant,
+        key_id=derive_key_id(body.tenant, body.request_id),
+        node_id=context.configured.manifest.node_id,
+        kind=kind,
+        algorithm=algorithm,
+        public_key=public_key.hex(),
+        version=1,
+        generation=context.who.policy.policy.generation,
+        labels=body.labels,
+        state=KeyState.ACTIVE,
+        delete_after=0,
+        kms_key_arn=context.who.tenant.kms_key,
+        created_at=context.enclave.now_ms(),
+    )
+    return (yield from seal_under(context, header, secret, result))
+
+
+def seal_again(
+    context: Context,
+    result: type[results._Stored],
+    *,
+    state: KeyState | None = None,
+    delete_after: int = 0,
+) -> KmsSteps:
+    """Open the record and seal it under a fresh data key as its next version. Its identity stays; generation and KMS
+    key are those in force now; `state` and `delete_after` change when given."""
+    old, _ = named_record(context)
+    answer = yield from ask_kms(context, shared=False)
+    with open_named(context, answer) as secret:
+        header = Header(
+            tenant=old.tenant,
+            key_id=old.key_id,
+            node_id=old.node_id,
+            kind=old.kind,
+            algorithm=old.algorithm,
+            public_key=old.public_key,
+            version=old.version + 1,
+            generation=context.who.policy.policy.generation,
+            labels=old.labels,
+            state=old.state if state is None else state,
+            delete_after=old.delete_after if state is None else delete_after,
+            kms_key_arn=context.who.tenant.kms_key,
+            created_at=context.enclave.now_ms(),
+        )
+        effected = yield from seal_under(context, header, secret, result)
+    context.configured.warm.drop(old.key_id)
+    return effected
+
+
+def seal_under(context: Context, header: Header, secret: Slot, result: type[results._Stored]) -> KmsSteps:
+    """Seal `secret` (stays the caller's) under `header`."""
+    context.check_deadline()
+    enclave = context.enclave
+    record = yield from seal(header, secret, arena=enclave.arena, recipient=enclave.recipient, fill=enclave.fill)
+    return Effected(_stored(result, context, header, record), header, record)
+
+
+def _stored(kind: type[results._Stored], context: Context, header: Header, record: Record) -> bytes:
+    is_key = header.algorithm is Algorithm.SECP256K1 and header.kind is RecordKind.SIGNING_KEY
+    return results.encode_result(
+        kind(  # type: ignore[arg-type]
+            tenant=header.tenant,
+            request_id=context.who.body.request_id,
+            key_id=header.key_id,
+            kind=header.kind,
+            algorithm=header.algorithm,
+            public_key=header.public_key,
+            address=address_of(bytes.fromhex(header.public_key)) if is_key else "",
+            labels=header.labels,
+            generation=header.generation,
+            state=header.state,
+            delete_after=header.delete_after,
+            record_version=header.version,
+            record_digest=sha256(record.header).hex(),
+        )
+    )
+
+
+def named_record(context: Context) -> tuple[Header, Record]:
+    """The record that came with the request. Errors: RECORD_MISSING."""
+    if context.asked.header is None or context.record is None:
+        raise AdytumError(Code.RECORD_MISSING)
+    return context.asked.header, context.record
+
+
+def ask_kms(context: Context, *, shared: bool) -> Generator[OpenDataKey, DataKeyAnswer, DataKeyAnswer]:
+    """KMS's answer for the data key of the named record."""
+    header, record = named_record(context)
+    context.check_deadline()
+    answer = yield from ask(record, header, versions=context.enclave.versions, shared=shared)
+    context.check_deadline()
+    return answer
+
+
+def open_named(context: Context, answer: DataKeyAnswer) -> Slot:
+    """The named record's secret; the caller owns the slot, and the header is proven."""
+    header, record = named_record(context)
+    enclave = context.enclave
+    return open_record(
+        record, header, answer, arena=enclave.arena, recipient=enclave.recipient, versions=enclave.versions
+    )

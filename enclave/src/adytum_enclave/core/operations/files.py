@@ -1,0 +1,12 @@
+"""Not offered yet."""
+
+from __future__ import annotations
+
+from adytum_enclave.core.operations.context import Context, KmsSteps
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.requests import ImportFile
+
+
+def import_file(_context: Context, _body: ImportFile) -> KmsSteps:
+    yield from ()
+    raise AdytumError(Code.REQUEST_INVALID, "$.operation")

@@ -1,0 +1,50 @@
+"""Operations that make a record: `generate_key`, `import_key`, `seal`."""
+
+from __future__ import annotations
+
+from adytum_enclave.core import keys
+from adytum_enclave.core.operations.context import Context, KmsSteps, open_sealed, store
+from adytum_wire import results
+from adytum_wire.errors import AdytumError, Code
+from adytum_wire.requests import GenerateKey, ImportKey, Seal
+from adytum_wire.types import Algorithm, RecordKind
+
+
+def generate(context: Context, body: GenerateKey) -> KmsSteps:
+    if body.algorithm is Algorithm.NONE:
+        raise AdytumError(Code.REQUEST_INVALID, "$.algorithm")
+    with keys.generate(body.algorithm, context.enclave.arena, context.enclave.fill) as key:
+        return (
+            yield from store(
+                context,
+                body,
+                RecordKind.SIGNING_KEY,
+                body.algorithm,
+                key.public_key,
+                key.secret,
+                results.GenerateKeyResult,
+            )
+        )
+
+
+def import_key(context: Context, body: ImportKey) -> KmsSteps:
+    secret = open_sealed(context, body.sealed)
+    with keys.load(body.algorithm, secret, code=Code.REQUEST_INVALID) as key:
+        if key.public_key.hex() != body.public_key:
+            raise AdytumError(Code.REQUEST_INVALID, "$.public_key")
+        return (
+            yield from store(
+                context,
+                body,
+                RecordKind.SIGNING_KEY,
+                body.algorithm,
+                key.public_key,
+                key.secret,
+                results.ImportKeyResult,
+            )
+        )
+
+
+def seal_secret(context: Context, body: Seal) -> KmsSteps:
+    with open_sealed(context, body.sealed) as secret:
+        return (yield from store(context, body, RecordKind.SECRET, Algorithm.NONE, b"", secret, results.SealResult))
