@@ -17,7 +17,7 @@ from adytum_wire import limits
 from adytum_wire.approvals import Approval
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Record
-from adytum_wire.requests import Stamp
+from adytum_wire.requests import AnyStamp
 from adytum_wire.types import TenantId
 
 PROTOCOL_VERSION = 1
@@ -102,7 +102,7 @@ class Execute(Struct, frozen=True, forbid_unknown_fields=True, tag="execute"):
     `approvals`: what approvers signed, if the request waited for them."""
 
     body: bytes
-    stamp: Stamp
+    stamp: AnyStamp
     record: Record | None = None
     approvals: Annotated[tuple[Approval, ...], Meta(max_length=limits.MAX_APPROVALS)] = ()
 

@@ -260,12 +260,23 @@ OPERATIONS: dict[type, str] = {
 }
 
 
-class Stamp(Struct, frozen=True, forbid_unknown_fields=True):
+class Stamp(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="key"):
     """A client's signature over `pae(REQUEST, body)`. Sizes: see `Scheme`."""
 
     scheme: Scheme
     public_key: bytes
     signature: bytes
+
+
+class SessionStamp(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="session"):
+    """HMAC-SHA-256 (RFC 2104) under a session's key, over `pae(REQUEST, body)`. Good in the boot that opened the
+    session and as long as the key that opened it is its principal's."""
+
+    session_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    mac: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+AnyStamp = Stamp | SessionStamp
 
 
 def parse_body(body: bytes) -> Body:

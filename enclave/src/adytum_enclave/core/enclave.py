@@ -16,6 +16,7 @@ from adytum_enclave.core.phases import PhaseTable
 from adytum_enclave.core.recipient import RecipientKey
 from adytum_enclave.core.replay import Replay
 from adytum_enclave.core.secrets import Arena, Slot
+from adytum_enclave.core.sessions import Sessions
 from adytum_enclave.core.usage.ledger import Ledger
 from adytum_enclave.core.versions import VersionMemory
 from adytum_enclave.core.warm import WarmKeys
@@ -72,6 +73,7 @@ class Enclave:
         self.receipts = ReceiptChain(self.boot_id, self.receipt_key, partial(ed25519.sign_with, self._receipt_secret))
         self.counters = Counters()
         self.versions = VersionMemory()
+        self.sessions = Sessions()
         self.resealed: dict[str, int] = {}  # by tenant, for the rotation statement
         self.ledger = Ledger()
         self.policies: dict[str, SignedPolicy] = {}
@@ -92,14 +94,16 @@ class Enclave:
         )
 
     def expire(self) -> None:
-        """Wipe warm keys that have outlived their time. The shell calls this every second."""
+        """Wipe warm keys and sessions that have outlived their time. The shell calls this every second."""
         if self.configured is not None:
             self.configured.warm.expire(self.now_ms())
+        self.sessions.expire(self.now_ms())
 
     def wipe(self) -> None:
         """Wipe every secret of this boot; nothing can be used afterwards."""
         if self.configured is not None:
             self.configured.warm.drop_all()
+        self.sessions.wipe()
         self._receipt_secret.wipe()
         self.hpke_key.secret.wipe()
 

@@ -46,6 +46,7 @@ def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool
             message,
             tenants=configured.tenants,
             policies=enclave.policies,
+            sessions=enclave.sessions,
             bounds=configured.manifest.bounds,
             now_ms=now_ms,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -22,6 +23,7 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.pae import REQUEST, pae
 from adytum_wire.receipts import parse_envelope, parse_receipt
 from adytum_wire.requests import (
+    AnyStamp,
     Body,
     CancelDeletion,
     Content,
@@ -43,6 +45,7 @@ from adytum_wire.requests import (
     ScheduleDeletion,
     Seal,
     Sealed,
+    SessionStamp,
     Sign,
     Stamp,
     Unseal,
@@ -50,7 +53,7 @@ from adytum_wire.requests import (
     parse_body,
     unseal_info,
 )
-from adytum_wire.results import UnsealResult
+from adytum_wire.results import OpenSessionResult, UnsealResult
 from adytum_wire.strict_json import encode
 from adytum_wire.types import Algorithm, SigningScheme
 
@@ -73,6 +76,10 @@ _PATHS: dict[type, str] = {
     RotationStatement: "/v1/rotation",
     OpenSession: "/v1/sessions",
 }
+
+
+_SESSION_GONE = frozenset({Code.SESSION_UNKNOWN, Code.SESSION_EXPIRED})
+_SESSION_MARGIN_MS = 5_000  # between our clock and the enclave's
 
 
 class _Success(msgspec.Struct):
@@ -98,6 +105,20 @@ class Unsealed:
     answer: Answer
 
 
+class Session(NamedTuple):
+    """A session with one boot of an enclave. `key`: 32 bytes. `expires_at`: ms."""
+
+    session_id: bytes
+    key: bytes
+    expires_at: int
+
+    def stamp(self, signed: bytes) -> SessionStamp:
+        return SessionStamp(self.session_id, hmac.digest(self.key, signed, "sha256"))
+
+    def __repr__(self) -> str:
+        return f"Session({self.session_id.hex()})"
+
+
 class Conversation:
     """One tenant's calls, stamped by one signer. Shared by `AsyncAdytum` and `Adytum`; see there for the arguments."""
 
@@ -116,6 +137,7 @@ class Conversation:
         self.tenant = tenant
         self.retries = retries
         self._signer = signer
+        self._session: Session | None = None
         self._now_ms = now_ms
         self._random_bytes = random_bytes
         self.trust = Trust(
@@ -177,6 +199,20 @@ class Conversation:
     def reseal(self, key_id: str, request_id: str) -> Steps[Answer]:
         return self._send(Reseal(**self._base(request_id), key_id=key_id))
 
+    def open_session(self, ttl_ms: int, request_id: str) -> Steps[Answer]:
+        base = self._base(request_id)
+        key = self._random_bytes(32)
+        sealed = yield from self._seal_to_enclave(key, base["request_id"])
+        body = OpenSession(**base, sealed=sealed, expires_at=self._now_ms() + ttl_ms)
+        answer = yield from self._send(body)
+        if not isinstance(answer.result, OpenSessionResult) or answer.result.expires_at != body.expires_at:
+            raise UntrustedError(Code.RECEIPT_INVALID, "result.expires_at")
+        self._session = Session(bytes.fromhex(answer.result.session_id), key, body.expires_at)
+        return answer
+
+    def close_session(self) -> None:
+        self._session = None
+
     def put_policy(self, envelope: bytes) -> Steps[PolicyInForce]:
         call = Call(method="PUT", path=f"/v1/tenants/{self.tenant}/policy", content=envelope)
         return fetch(call, self.retries, PolicyInForce)
@@ -223,16 +259,29 @@ class Conversation:
         return self._send_bytes(encode(body), body)
 
     def _send_bytes(self, raw: bytes, body: Body) -> Steps[Answer]:
-        stamp = Stamp(self._signer.scheme, self._signer.public_key, self._signer.sign(pae(REQUEST, raw)))
-        headers = {STAMP_HEADER: format_stamp(stamp), "Content-Type": "application/json"}
-        call = Call(method="POST", path=_PATHS[type(body)], content=raw, headers=headers)
-        came, failure = yield from ask(call, self.retries, body.request_id)
+        came, failure = yield from self._ask_stamped(raw, body)
+        if failure is not None and failure.code in _SESSION_GONE and self._session is not None:
+            self.close_session()  # the enclave started anew, or the time is up: the same request under the key itself
+            came, failure = yield from self._ask_stamped(raw, body)
         if failure is not None:
             raise (yield from self._refusal(raw, body, came.status, failure))
         success = read(came.body, _Success)
         receipt = bytes(success.receipt)
         key = yield from self._receipt_key(receipt)
         return check_answer(raw, body, bytes(success.result), receipt, receipt_key=key)
+
+    def _ask_stamped(self, raw: bytes, body: Body) -> Steps[tuple[Came, Failure | None]]:
+        headers = {STAMP_HEADER: format_stamp(self._stamp(raw, body)), "Content-Type": "application/json"}
+        call = Call(method="POST", path=_PATHS[type(body)], content=raw, headers=headers)
+        return (yield from ask(call, self.retries, body.request_id))
+
+    def _stamp(self, raw: bytes, body: Body) -> AnyStamp:
+        session, signed = self._session, pae(REQUEST, raw)
+        if session is not None and not isinstance(body, OpenSession):
+            if self._now_ms() < session.expires_at - _SESSION_MARGIN_MS:
+                return session.stamp(signed)
+            self.close_session()
+        return Stamp(self._signer.scheme, self._signer.public_key, self._signer.sign(signed))
 
     def _receipt_key(self, receipt: bytes) -> Steps[bytes]:
         """The attested key of the chain that the receipt names; whether it signed is checked next."""

@@ -117,6 +117,16 @@ class Adytum:
         """Encrypt the record again under a fresh data key; the older version is refused from then on."""
         return self._run(self._talk.reseal(key_id, request_id))
 
+    def open_session(self, *, ttl_seconds: int = 3600, request_id: str = "") -> Answer:
+        """Agree on an HMAC key with the attested enclave; later requests are stamped with it, at a fraction of a
+        signature's cost, with the rights of this client's key. At most 12 hours. When the enclave has forgotten the
+        session, requests go under the key itself again: open another one when you like."""
+        return self._run(self._talk.open_session(1000 * ttl_seconds, request_id))
+
+    def close_session(self) -> None:
+        """Forget the session here; the enclave forgets it in its time."""
+        self._talk.close_session()
+
     def repeat(self, body: bytes) -> Answer:
         """Send a signed body again as it was (`UnreachableError.body`, or kept by you): the same answer comes back, or
         the request is carried out now if it never was. Only within the enclave's request window."""

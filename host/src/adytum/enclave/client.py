@@ -48,7 +48,7 @@ from adytum_wire.messages import (
     error_of,
 )
 from adytum_wire.record import Record
-from adytum_wire.requests import Stamp
+from adytum_wire.requests import AnyStamp
 
 R = TypeVar("R")
 NOT_SENT = "connect"  # the field of a PEER_UNAVAILABLE when there was no connection: the enclave knows nothing of it
@@ -190,7 +190,7 @@ class EnclaveClient:
         return (await self._ask(GetReceipts(first), GetReceiptsReply, timeout_s)).receipts
 
     async def execute(
-        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
+        self, body: bytes, stamp: AnyStamp, record: Record | None = None, *, timeout_s: float | None = None
     ) -> ExecuteReply | Refusal:
         """Carry out what a client stamped. A refusal is returned, not raised: its receipt must reach the audit.
         `adytum_wire.messages.error_of` makes an error of it."""

@@ -13,25 +13,28 @@ import msgspec
 
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import OPERATIONS, Body, OnRecord, Stamp, parse_body
+from adytum_wire.requests import OPERATIONS, AnyStamp, Body, OnRecord, SessionStamp, Stamp, parse_body
 from adytum_wire.types import Scheme, sha256
 
 STAMP_HEADER = "Adytum-Stamp"
 _KEY_BYTES = {Scheme.ED25519: 32, Scheme.P256: 33, Scheme.SECP256K1: 33}
+_SESSION = "session"
 _MAX_STAMP = 256  # characters of the header
 _decoder: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that is worth looking up. Nobody has verified the stamp yet. `key_id` is "" when none is named."""
+    """A request that is worth looking up. Nobody has verified the stamp yet. `key_id` is "" when none is named.
+    `stamp_key`: the public key that stamped it; of a session's stamp the opener's, b"" until `Story` has looked it up."""
 
     raw: bytes
     body: Body
     body_hash: bytes  # SHA-256 of `raw`, 32 bytes
-    stamp: Stamp
+    stamp: AnyStamp
     operation: str
     key_id: str
+    stamp_key: bytes = b""
 
 
 def admit(raw: bytes, stamp_header: str, operations: frozenset[str]) -> Admitted:
@@ -46,26 +49,34 @@ def admit(raw: bytes, stamp_header: str, operations: frozenset[str]) -> Admitted
     if operation not in operations:
         raise AdytumError(Code.REQUEST_INVALID, "$.operation")
     key_id = body.key_id if isinstance(body, OnRecord) else ""
-    return Admitted(raw, body, sha256(raw), parse_stamp(stamp_header), operation, key_id)
+    stamp = parse_stamp(stamp_header)
+    stamp_key = b"" if isinstance(stamp, SessionStamp) else stamp.public_key
+    return Admitted(raw, body, sha256(raw), stamp, operation, key_id, stamp_key)
 
 
-def parse_stamp(header: str) -> Stamp:
-    """`<scheme>;<public key hex>;<signature hex>`, lower case. Errors: STAMP_INVALID."""
+def parse_stamp(header: str) -> AnyStamp:
+    """`<scheme>;<public key hex>;<signature hex>` or `session;<session id hex>;<mac hex>`, lower case.
+
+    Errors: STAMP_INVALID."""
     parts = header.split(";")
     if len(header) > _MAX_STAMP or len(parts) != 3:
         raise AdytumError(Code.STAMP_INVALID, STAMP_HEADER)
+    stamp: AnyStamp
     try:
-        scheme = Scheme(parts[0])
-        stamp = Stamp(scheme, bytes.fromhex(parts[1]), bytes.fromhex(parts[2]))
+        first, second = bytes.fromhex(parts[1]), bytes.fromhex(parts[2])
+        stamp = SessionStamp(first, second) if parts[0] == _SESSION else Stamp(Scheme(parts[0]), first, second)
     except ValueError:
         raise AdytumError(Code.STAMP_INVALID, STAMP_HEADER) from None
-    if len(stamp.public_key) != _KEY_BYTES[scheme] or len(stamp.signature) != 64:
+    wanted = (16, 32) if isinstance(stamp, SessionStamp) else (_KEY_BYTES[stamp.scheme], 64)
+    if (len(first), len(second)) != wanted:
         raise AdytumError(Code.STAMP_INVALID, STAMP_HEADER)
     if format_stamp(stamp) != header:  # one spelling only
         raise AdytumError(Code.STAMP_INVALID, STAMP_HEADER)
     return stamp
 
 
-def format_stamp(stamp: Stamp) -> str:
+def format_stamp(stamp: AnyStamp) -> str:
     """The inverse of `parse_stamp`."""
+    if isinstance(stamp, SessionStamp):
+        return f"{_SESSION};{stamp.session_id.hex()};{stamp.mac.hex()}"
     return f"{stamp.scheme};{stamp.public_key.hex()};{stamp.signature.hex()}"

@@ -74,7 +74,7 @@ def _request_row(admitted: Admitted, result: bytes, receipt: bytes, error: Adytu
         tenant=admitted.body.tenant,
         request_id=admitted.body.request_id,
         body_hash=admitted.body_hash,
-        stamp_key=admitted.stamp.public_key,
+        stamp_key=admitted.stamp_key,
         operation=admitted.operation,
         result=result,
         receipt=receipt,

@@ -31,13 +31,15 @@ from adytum.service.supervisor import Supervisor
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import AttestReply, ExecuteReply, PutPolicyReply, Refusal
 from adytum_wire.record import Record
-from adytum_wire.requests import Stamp
+from adytum_wire.requests import AnyStamp, OpenSession, SessionStamp
+from adytum_wire.results import OpenSessionResult, parse_result
 
 # Carried out twice, these have no effect that anybody could see: the first stored answer is the answer.
-REPEATABLE: Final = frozenset({"sign", "unseal"})
-TO_THE_LEAD: Final = frozenset({"import_key", "seal"})  # they carry what was sealed to the lead's key
+REPEATABLE: Final = frozenset({"sign", "derive_key", "unseal", "rotation_statement"})
+TO_THE_LEAD: Final = frozenset({"import_key", "import_file", "seal", "open_session"})  # they carry what was sealed to the lead's key
 UNCERTAIN_S: Final = 30.0
 _MAX_UNCERTAIN: Final = 10_000
+_MAX_SESSIONS: Final = 10_000
 _LEAD: Final = "lead"
 
 
@@ -78,6 +80,7 @@ class Pool:
         self._images = Images.unknown()
         # (tenant, request id) -> who may have carried it out, in which boot, and until when that counts
         self._uncertain: OrderedDict[tuple[str, str], tuple[Member, str, float]] = OrderedDict()
+        self._sessions: OrderedDict[bytes, tuple[bytes, str]] = OrderedDict()  # id -> (who opened it, in which boot)
 
     @property
     def images(self) -> Images:
@@ -194,6 +197,26 @@ class Pool:
             return None
         raise AdytumError(Code.PEER_UNAVAILABLE, retry_after_ms=int(RETRY_S * 1000))
 
+    def note_session(self, session_id: bytes, stamp_key: bytes, boot_id: str) -> None:
+        """`stamp_key` opened a session in this boot, which alone can check its stamps."""
+        self._sessions[session_id] = (stamp_key, boot_id)
+        if len(self._sessions) > _MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+
+    def opener(self, stamp: SessionStamp) -> bytes:
+        """The stamp key that opened the session. Errors: SESSION_UNKNOWN, also when its boot is over: open another."""
+        stamp_key, boot_id = self._sessions.get(stamp.session_id, (b"", ""))
+        if not any(member.boot_id == boot_id for member in self.members if boot_id):
+            raise AdytumError(Code.SESSION_UNKNOWN)
+        return stamp_key
+
+    def member_of(self, stamp: AnyStamp) -> Member | None:
+        """The enclave that holds the session of a session's stamp."""
+        if not isinstance(stamp, SessionStamp):
+            return None
+        _, boot_id = self._sessions.get(stamp.session_id, (b"", ""))
+        return next((member for member in self.members if boot_id and member.boot_id == boot_id), None)
+
     def moved(self) -> None:
         self._metrics.moved()
 
@@ -206,18 +229,20 @@ class Route:
         self._identity = (admitted.body.tenant, admitted.body.request_id)
         self._key = _LEAD if admitted.operation in TO_THE_LEAD else admitted.key_id or "/".join(self._identity)
         self._repeatable = admitted.operation in REPEATABLE
+        self._opens_session = isinstance(admitted.body, OpenSession)
+        self._stamp_key = admitted.stamp_key
         self._answered: Member | None = None
         self._proven = ""  # the boot that was proven when the answering enclave was asked
 
     async def execute(
-        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
+        self, body: bytes, stamp: AnyStamp, record: Record | None = None, *, timeout_s: float | None = None
     ) -> ExecuteReply | Refusal:
         """As an enclave's. Errors: ATTESTATION_FAILED when none serves; else those of the last one that was asked."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         failure: AdytumError | Refusal = AdytumError(Code.ATTESTATION_FAILED, retry_after_ms=int(RETRY_S * 1000))
         asked: list[Member] = []
-        member = self._pool.bound_to(self._identity) or self._pool.choose(self._key)
+        member = self._pool.bound_to(self._identity) or self._pool.member_of(stamp) or self._pool.choose(self._key)
         while member is not None:
             left = None if deadline is None else deadline - loop.time()
             if asked:
@@ -227,6 +252,7 @@ class Route:
             outcome = await self._ask(member, body, stamp, record, left)
             if isinstance(outcome, ExecuteReply) or not _may_move(outcome):
                 self._answered = member
+                self._note_session(outcome)
                 return _raised(outcome)
             failure = outcome
             member.gate.close(str(Code.PEER_UNAVAILABLE))
@@ -236,7 +262,7 @@ class Route:
         return _raised(failure)
 
     async def _ask(
-        self, member: Member, body: bytes, stamp: Stamp, record: Record | None, timeout_s: float | None
+        self, member: Member, body: bytes, stamp: AnyStamp, record: Record | None, timeout_s: float | None
     ) -> ExecuteReply | Refusal | AdytumError:
         boot_id = member.boot_id
         member.in_flight += 1
@@ -249,6 +275,12 @@ class Route:
             return error
         finally:
             member.in_flight -= 1
+
+    def _note_session(self, outcome: ExecuteReply | Refusal | AdytumError) -> None:
+        if self._opens_session and isinstance(outcome, ExecuteReply):
+            result = parse_result(outcome.result)
+            if isinstance(result, OpenSessionResult):
+                self._pool.note_session(bytes.fromhex(result.session_id), self._stamp_key, self._proven)
 
     def _nothing_done(self, outcome: AdytumError | Refusal) -> bool:
         """True when another enclave may be asked without a second effect."""

@@ -16,7 +16,7 @@ from adytum_wire.messages import (
     Refusal,
 )
 from adytum_wire.record import Record
-from adytum_wire.requests import Stamp
+from adytum_wire.requests import AnyStamp
 
 # Phases of an enclave, as HelloReply and HealthReply name them.
 AWAITING_MANIFEST: Final = "awaiting-manifest"
@@ -27,7 +27,7 @@ class Executor(Protocol):
     """What carries out a request: one enclave, or the pool's way to the right one."""
 
     async def execute(
-        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
+        self, body: bytes, stamp: AnyStamp, record: Record | None = None, *, timeout_s: float | None = None
     ) -> ExecuteReply | Refusal: ...
 
 

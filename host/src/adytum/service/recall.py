@@ -12,6 +12,7 @@ from adytum.storage.rows import RequestRow
 from adytum_wire import signatures
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.pae import REQUEST, pae
+from adytum_wire.requests import SessionStamp
 
 
 def recall(admitted: Admitted, stored: RequestRow | None) -> RequestRow | None:
@@ -24,8 +25,10 @@ def recall(admitted: Admitted, stored: RequestRow | None) -> RequestRow | None:
     if stored.body_hash != admitted.body_hash:
         raise AdytumError(Code.REQUEST_CONFLICT, "$.request_id")
     stamp = admitted.stamp
-    if stamp.public_key != stored.stamp_key:
+    if admitted.stamp_key != stored.stamp_key:
         return None  # somebody else stamped the same bytes: the enclave says whether they may
+    if isinstance(stamp, SessionStamp):
+        return None  # only the enclave can check it
     if not signatures.is_valid(stamp.scheme, stamp.public_key, pae(REQUEST, admitted.raw), stamp.signature):
         raise AdytumError(Code.STAMP_INVALID)
     return stored

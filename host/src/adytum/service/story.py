@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from time import perf_counter
 
 from adytum.service import answer
@@ -29,6 +30,7 @@ from adytum.storage.rows import RequestRow
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Record
+from adytum_wire.requests import SessionStamp
 
 log = logging.getLogger("adytum.request")
 
@@ -63,6 +65,8 @@ class Story:
         try:
             admitted = admit(raw, stamp_header, operations)
             request_id, operation = admitted.body.request_id, admitted.operation
+            if isinstance(admitted.stamp, SessionStamp):
+                admitted = replace(admitted, stamp_key=self._pool.opener(admitted.stamp))
             if len(self._tasks) >= self._max_in_flight:
                 raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=limits.RETRY_AFTER_MS)
             self._pool.require()

@@ -60,7 +60,7 @@ def sign_bodies(key_id: str, count: int, *, scheme: SigningScheme, kind: Kind, n
     """`count` bodies of `sign` requests, all different, issued at `now_ms`."""
     for at in range(count):
         content = _content(kind, scheme, at)
-        yield request_body(TENANT, "sign", now_ms, key_id=key_id, scheme=scheme.value, content=content)
+        yield request_body(TENANT, "sign", now_ms, key_id=key_id, path="", scheme=scheme.value, content=content)
 
 
 def policy(stack: Stack, clients: Iterable[Client]) -> dict[str, Any]:

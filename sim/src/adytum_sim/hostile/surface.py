@@ -20,7 +20,7 @@ from adytum_enclave.core import envelope
 from adytum_enclave.shell import kms
 from adytum_policy.shape import PolicyDocument
 from adytum_verify.document import AttestationDocument
-from adytum_wire import dsse, messages, receipts, results
+from adytum_wire import approvals, checkpoints, dsse, messages, receipts, results
 from adytum_wire.binding import Binding
 from adytum_wire.manifest import Manifest
 from adytum_wire.record import Header, Record
@@ -33,6 +33,9 @@ CARRIES: Final[dict[tuple[type[Struct], str], Any]] = {
     (messages.PutPolicy, "envelope"): dsse.Envelope,
     (dsse.Envelope, "payload"): PolicyDocument,
     (messages.Execute, "body"): Body,
+    (approvals.Approval, "statement"): approvals.Statement,
+    (messages.CheckpointReply, "envelope"): checkpoints.CheckpointEnvelope,
+    (checkpoints.CheckpointEnvelope, "body"): checkpoints.CheckpointBody,
     (Record, "header"): Header,
     (messages.AttestReply, "binding"): Binding,
     (messages.ExecuteReply, "result"): results.Result,

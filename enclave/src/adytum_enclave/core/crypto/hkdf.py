@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from nacl._sodium import ffi, lib
 
-from adytum_enclave.core.secrets import Arena, Slot, copy
+from adytum_enclave.core.secrets import Arena, Slot, copy, equal
 from adytum_wire.errors import AdytumError, Code
 
 HASH_SIZE: Final = 32  # bytes
@@ -54,13 +54,51 @@ def hmac(key: Slot, message: bytes, target: Slot) -> None:
 
 def _hash_after_key(arena: Arena, key: Slot, pad: tuple[int, bytes], data: memoryview, target: Slot) -> None:
     """target = SHA-256((key xor pad) || data)."""
-    value, counter = pad
     with arena.take(_BLOCK + max(len(data), _SPARE)) as block:
-        # Exclusive-or in native code, in constant time: AES in counter mode with a public key, of which each first
-        # block of key stream is sixteen bytes of the pad. A loop in Python would look up each byte of the key.
-        for start in range(0, HASH_SIZE, _AES):
-            pads = Cipher(algorithms.AES(bytes(_AES)), modes.CTR(counter)).encryptor()
-            pads.update_into(key.view[start : start + _AES], block.view[start : start + _AES + _SPARE])
-        block.view[HASH_SIZE:_BLOCK] = bytes([value]) * (_BLOCK - HASH_SIZE)
+        _pad(key, pad, block)
         copy(data, block, _BLOCK)
         lib.crypto_hash_sha256(target.cdata(ffi), block.cdata(ffi), _BLOCK + len(data))
+
+
+def _pad(key: Slot, pad: tuple[int, bytes], block: Slot, at: int = 0) -> None:
+    """block[at:at+64] = key xor pad. There are at least `_SPARE` bytes behind."""
+    value, counter = pad
+    # Exclusive-or in native code, in constant time: AES in counter mode with a public key, of which each first
+    # block of key stream is sixteen bytes of the pad. A loop in Python would look up each byte of the key.
+    for start in range(0, HASH_SIZE, _AES):
+        pads = Cipher(algorithms.AES(bytes(_AES)), modes.CTR(counter)).encryptor()
+        pads.update_into(key.view[start : start + _AES], block.view[at + start : at + start + _AES + _SPARE])
+    block.view[at + HASH_SIZE : at + _BLOCK] = bytes([value]) * (_BLOCK - HASH_SIZE)
+
+
+class MacKey:
+    """An HMAC-SHA-256 key for many messages: both padded blocks are made once. Takes ownership of `key` (32 bytes).
+
+    Errors: INTERNAL for another size (the slot is wiped), RESOURCE_EXHAUSTED.
+    """
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self, key: Slot) -> None:
+        with key:
+            if key.size != HASH_SIZE:
+                raise AdytumError(Code.INTERNAL)
+            self._blocks = key.arena.take(2 * _BLOCK + _SPARE)
+            _pad(key, _INNER, self._blocks)
+            _pad(key, _OUTER, self._blocks, _BLOCK)
+
+    def verify(self, message: bytes, mac: bytes) -> bool:
+        """True when `mac` (32 bytes) is the message's, in a time that depends on lengths alone."""
+        blocks = self._blocks
+        size = _BLOCK + max(len(message), HASH_SIZE)
+        with blocks.arena.take(size) as work, blocks.arena.take(HASH_SIZE) as digest:
+            work.view[:_BLOCK] = blocks.view[:_BLOCK]
+            copy(memoryview(message), work, _BLOCK)
+            lib.crypto_hash_sha256(digest.cdata(ffi), work.cdata(ffi), _BLOCK + len(message))
+            work.view[:_BLOCK] = blocks.view[_BLOCK : 2 * _BLOCK]
+            work.view[_BLOCK : _BLOCK + HASH_SIZE] = digest.view
+            lib.crypto_hash_sha256(digest.cdata(ffi), work.cdata(ffi), _BLOCK + HASH_SIZE)
+            return equal(digest.view, mac)
+
+    def wipe(self) -> None:
+        self._blocks.wipe()

@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from adytum_enclave.core.crypto import stamps
+from adytum_enclave.core.sessions import Sessions
 from adytum_policy.document import Principal, SignedPolicy, find_principal
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Bounds, Tenant
 from adytum_wire.messages import Execute
 from adytum_wire.pae import REQUEST, pae
-from adytum_wire.requests import Body, parse_body
-from adytum_wire.types import Digest, sha256
+from adytum_wire.requests import Body, OpenSession, SessionStamp, parse_body
+from adytum_wire.types import Digest, Scheme, sha256
 
 
 class Authenticated(Struct, frozen=True, kw_only=True):
     """A request whose stamp, principal and time hold. `digest`: SHA-256 of the body as it came.
-    `lives_until_ms`: until then the same request would pass again."""
+    `lives_until_ms`: until then the same request would pass again. `scheme`, `public_key`: the key that stamped it,
+    itself or through a session."""
 
     body: Body
     digest: Digest
@@ -27,6 +29,8 @@ class Authenticated(Struct, frozen=True, kw_only=True):
     tenant: Tenant
     policy: SignedPolicy
     principal: Principal
+    scheme: Scheme
+    public_key: bytes
 
 
 def authenticate(
@@ -34,24 +38,33 @@ def authenticate(
     *,
     tenants: Mapping[str, Tenant],
     policies: Mapping[str, SignedPolicy],
+    sessions: Sessions,
     bounds: Bounds,
     now_ms: int,
 ) -> Authenticated:
-    """Errors, in this order: REQUEST_INVALID (too large), STAMP_INVALID, REQUEST_INVALID, TENANT_UNKNOWN,
-    POLICY_MISSING, PRINCIPAL_UNKNOWN, REQUEST_EXPIRED, REQUEST_FROM_FUTURE."""
+    """Errors, in this order: REQUEST_INVALID (too large), SESSION_UNKNOWN, STAMP_INVALID, SESSION_EXPIRED,
+    REQUEST_INVALID, TENANT_UNKNOWN, POLICY_MISSING, PRINCIPAL_UNKNOWN, REQUEST_EXPIRED, REQUEST_FROM_FUTURE."""
     if len(message.body) > limits.MAX_BODY:
         raise AdytumError(Code.REQUEST_INVALID, "$ (too large)")
-    stamp = message.stamp
-    if not stamps.is_valid(stamp.scheme, stamp.public_key, pae(REQUEST, message.body), stamp.signature):
-        raise AdytumError(Code.STAMP_INVALID)
+    stamp, signed = message.stamp, pae(REQUEST, message.body)
+    if isinstance(stamp, SessionStamp):
+        session = sessions.check(stamp, signed, now_ms)
+        scheme, public_key = session.scheme, session.public_key
+    else:
+        session, scheme, public_key = None, stamp.scheme, stamp.public_key
+        if not stamps.is_valid(scheme, public_key, signed, stamp.signature):
+            raise AdytumError(Code.STAMP_INVALID)
     body = parse_body(message.body)
+    # A session acts in its own tenant, and does not open another one: it would never end.
+    if session is not None and (body.tenant != session.tenant or isinstance(body, OpenSession)):
+        raise AdytumError(Code.STAMP_INVALID, "$.stamp")
     tenant = tenants.get(body.tenant)
     if tenant is None:
         raise AdytumError(Code.TENANT_UNKNOWN, "$.tenant")
     policy = policies.get(body.tenant)
     if policy is None:
         raise AdytumError(Code.POLICY_MISSING)
-    principal = find_principal(policy.policy, stamp.scheme, stamp.public_key)
+    principal = find_principal(policy.policy, scheme, public_key)
     if principal is None:
         raise AdytumError(Code.PRINCIPAL_UNKNOWN)
     # A request that waited for approvals may be older; whether it had to wait is for the decision to say.
@@ -67,4 +80,6 @@ def authenticate(
         tenant=tenant,
         policy=policy,
         principal=principal,
+        scheme=scheme,
+        public_key=public_key,
     )
