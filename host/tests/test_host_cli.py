@@ -266,6 +266,7 @@ def test_policy_push_says_who_has_not_signed(tmp_path: Path) -> None:
         "host": "kms.x",
         "port": 443,
         "roots": ["-"],
+        "credentials": "pushed",
     }
     bounds = {
         "request_past_ms": 300_000,

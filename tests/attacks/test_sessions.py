@@ -8,6 +8,7 @@ import secrets
 from typing import Any
 
 import pytest
+from memory import found, require_readable
 from wallet import Wallet, allow_everything, ethereum, refused
 
 from adytum_sim.people import Person, request_body
@@ -169,3 +170,20 @@ async def test_many_sessions_of_one_key_push_out_their_own_oldest_only(wallet: W
     for session in (sessions[0], sessions[-1]):
         request = sign_body(wallet)
         assert isinstance(await send(wallet, request, session.stamp(request)), ExecuteReply)
+
+
+async def test_a_session_key_lies_in_the_arena_only_and_leaves_it(wallet: Wallet) -> None:
+    """Read the enclave's memory after the session was used, refused and has expired: no copy of its HMAC key."""
+    require_readable(wallet)
+    session = await open_session(wallet.stack, wallet.alice, ttl_ms=2_000)
+    for stamp in (session.stamp, OpenedSession(session.session_id, bytes(32)).stamp):
+        body = sign_body(wallet)
+        await send(wallet, body, stamp(body))
+    # What is kept are the padded blocks: neither the key nor an exclusive-or of it is found outside the arena.
+    pads = {name: bytes(byte ^ pad for byte in session.key) for name, pad in (("inner", 0x36), ("outer", 0x5C))}
+    assert found(wallet, {"session key": session.key}) == []
+    arena = {hit.address // (8 << 20) for hit in found(wallet, pads)}
+    assert len(arena) <= 2  # one mapping of 8 MiB, or none where memfd_secret hides it
+    assert len({hit.address // 4096 for hit in found(wallet, pads)}) <= 1
+    await wallet.stack.restart_enclave()
+    assert found(wallet, pads | {"session key": session.key}) == []

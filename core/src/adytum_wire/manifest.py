@@ -34,7 +34,9 @@ class Tenant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Kms(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where KMS is: TLS to `host` must chain to `roots` (PEM); it is reached through the host's pipe at `port`."""
+    """Where KMS is: TLS to `host` must chain to `roots` (PEM); it is reached through the host's pipe at `port`.
+
+    `credentials`: `pushed` by the host, or fetched from the parent's metadata service through its pipe (`imds`)."""
 
     region: Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}\Z")]
     account: Annotated[str, Meta(pattern=r"\A[0-9]{12}\Z")]
@@ -42,6 +44,7 @@ class Kms(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     host: HostName
     port: Annotated[int, Meta(ge=1, le=65535)]
     roots: Annotated[list[str], Meta(min_length=1, max_length=16)]
+    credentials: Literal["pushed", "imds"]
 
 
 class NoAnchor(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="none"):

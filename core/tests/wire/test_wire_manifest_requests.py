@@ -38,6 +38,7 @@ MANIFEST: dict[str, Any] = {
         "host": "kms.eu-central-1.amazonaws.com",
         "port": 8000,
         "roots": ["-----BEGIN CERTIFICATE-----"],
+        "credentials": "pushed",
     },
     "tenants": [
         {

@@ -98,7 +98,8 @@ async def test_a_defect_while_an_effect_is_performed_shows_a_code_and_nothing_el
 
 MANIFEST = (
     b'{"v":1,"deployment":"d","epoch":1,"debug":false,"node_id":"n","kms":{"region":"us-east-1","account":"111122223333",'
-    b'"keys":["arn:aws:kms:us-east-1:111122223333:key/k"],"host":"kms.us-east-1.amazonaws.com","port":8000,"roots":["x"]},'
+    b'"keys":["arn:aws:kms:us-east-1:111122223333:key/k"],"host":"kms.us-east-1.amazonaws.com","port":8000,"roots":["x"],'
+    b'"credentials":"pushed"},'
     b'"tenants":[{"id":"acme","kms_key":"arn:aws:kms:us-east-1:111122223333:key/k","threshold":1,"admins":[{"id":"a",'
     b'"scheme":"ed25519","public_key":"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"}]}],'
     b'"bounds":{"request_past_ms":300000,"request_future_ms":60000,"approval_past_ms":86400000,"key_ttl_seconds":60,"key_max_uses":10,'

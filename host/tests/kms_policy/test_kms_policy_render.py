@@ -225,7 +225,7 @@ def test_a_deployment_file_is_read_as_yaml_and_as_json() -> None:
 MANIFEST = {
     "v": 1, "deployment": "d", "epoch": 1, "debug": False, "node_id": "node-1",
     "kms": {"region": "eu-central-1", "account": ACCOUNT, "keys": [KEY], "host": "kms.eu-central-1.amazonaws.com",
-            "port": 8000, "roots": ["x"]},
+            "port": 8000, "roots": ["x"], "credentials": "pushed"},
     "tenants": [{"id": "acme", "kms_key": KEY, "threshold": 1, "admins": [{"id": "a", "scheme": "ed25519",
                  "public_key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"}]}],
     "anchor": {"kind": "none"},

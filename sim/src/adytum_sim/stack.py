@@ -22,10 +22,12 @@ from adytum.enclave.endpoint import Endpoint
 from adytum.kms_policy import Image, Roles
 from adytum.kms_policy.render import key_policy as render_key_policy
 from adytum.pipe import Pipe
+from adytum_enclave.shell.imds import HOST as IMDS_HOST
 from adytum_sim.enclave.config import StandInConfig
 from adytum_sim.enclave.measure import source_pcrs
 from adytum_sim.enclave.process import EnclaveProcess
 from adytum_sim.enclave.witness import SECRET_BYTES
+from adytum_sim.imds import running_imds
 from adytum_sim.kms.running import RunningKms, running_kms, system_clock_ms
 from adytum_sim.people import Person, request_body, signed_policy
 from adytum_sim.pki import DevPki
@@ -36,6 +38,7 @@ from adytum_wire.manifest import manifest_hash
 from adytum_wire.messages import Credentials, ExecuteReply, PutPolicyReply, Refusal
 from adytum_wire.record import Record
 
+IMDS_PORT = 80
 TENANT = "acme"
 PARENT_ROLE = "arn:aws:iam::111122223333:role/adytum-enclave"
 DAY_MS = 86_400_000
@@ -101,6 +104,7 @@ class Stack:
     client: EnclaveClient
     credentials: Credentials
     kms_secrets: list[bytes]
+    imds: bool = False
 
     @property
     def process(self) -> EnclaveProcess:
@@ -170,7 +174,7 @@ class Stack:
         self.client = self.enclave.client()
 
     async def configure(self) -> None:
-        await self.client.configure(self.manifest, self.credentials)
+        await self.client.configure(self.manifest, None if self.imds else self.credentials)
 
 
 def _config(directory: Path, pki: Path, pcrs: Mapping[int, bytes], *, witness: bool) -> StandInConfig:
@@ -184,7 +188,14 @@ def _config(directory: Path, pki: Path, pcrs: Mapping[int, bytes], *, witness: b
 
 
 def build_manifest(
-    kms: RunningKms, key_arns: list[str], admins: list[Person], bounds: Json, *, threshold: int, anchor: Json
+    kms: RunningKms,
+    key_arns: list[str],
+    admins: list[Person],
+    bounds: Json,
+    *,
+    threshold: int,
+    anchor: Json,
+    credentials: str = "pushed",
 ) -> bytes:
     return json.dumps(
         {
@@ -200,6 +211,7 @@ def build_manifest(
                 "host": kms.host,
                 "port": limits.KMS_PORT,
                 "roots": [kms.ca_pem.decode()],
+                "credentials": credentials,
             },
             "tenants": [
                 {
@@ -226,12 +238,14 @@ async def running_stack(
     configure: bool = True,
     guest: Guest | None = None,
     anchor: Json | None = None,
+    imds: bool = False,
 ) -> AsyncIterator[Stack]:
     """Start everything, and stop it when the block ends. `directory`: private and short (Unix sockets live there).
 
     `bounds` replaces some of `default_bounds`; `variant` names another image of the same source; without `configure`
     the enclave still awaits its manifest. `guest`: a booted image in the place of the process, see
-    `guest.py`. `anchor`: the manifest's, "none" unless given.
+    `guest.py`. `anchor`: the manifest's, "none" unless given. `imds`: the enclave fetches its credentials from the
+    stand-in's metadata service, and nothing is pushed.
     """
     admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -251,6 +265,7 @@ async def running_stack(
             default_bounds() | (bounds or {}),
             threshold=threshold,
             anchor=anchor or {"kind": "none"},
+            credentials="imds" if imds else "pushed",
         )
         image = source_pcrs(variant) if guest is None else guest.pcrs
         pcrs = image | {16: manifest_pcr(manifest_hash(manifest))}
@@ -273,6 +288,15 @@ async def running_stack(
                 dial_to=("127.0.0.1", kms.port),
             )
         )
+        if imds:
+            metadata = await cleanup.enter_async_context(
+                running_imds(kms.service, now_ms=system_clock_ms, random_bytes=os.urandom)
+            )
+            port = int(metadata.rsplit(":", 1)[1])
+            source = (IMDS_HOST, IMDS_PORT)
+            await cleanup.enter_async_context(
+                Pipe(endpoint, limits.IMDS_PORT, *source, allow=frozenset({source}), dial_to=("127.0.0.1", port))
+            )
         stack = Stack(
             directory=directory,
             kms=kms,
@@ -286,6 +310,7 @@ async def running_stack(
             client=enclave.client(),
             kms_secrets=kms_secrets,
             credentials=Credentials(kms.access_key_id, kms.secret_access_key, kms.session_token, 0),
+            imds=imds,
         )
         cleanup.push_async_callback(_stop_enclave, stack)
         if configure:

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from adytum_sim.bench.command import bench
 from adytum_sim.bench.drive import drive, frames_of
 from adytum_sim.bench.enclave import WARM
-from adytum_sim.bench.workload import Kind, open_wallet
+from adytum_sim.bench.workload import Kind, StampBy, open_wallet
 from adytum_sim.enclave.config import enclave_socket
 from adytum_sim.stack import running_stack
 from adytum_wire import limits
-from adytum_wire.types import Scheme, SigningScheme
+from adytum_wire.types import SigningScheme
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_a_wrong_list_is_a_usage_error() -> None:
 async def test_refused_requests_are_counted_as_errors(short_path: Path) -> None:
     async with running_stack(short_path, bounds=WARM) as stack:
         wallet = await open_wallet(stack)
-        good = wallet.payloads(20, stamp=Scheme.ED25519, scheme=SigningScheme.ECDSA_P256, kind=Kind.RAW)
-        bad = wallet.payloads(4, stamp=Scheme.P256, scheme=SigningScheme.BIP340, kind=Kind.RAW)
+        good = wallet.payloads(20, stamp=StampBy.ED25519, scheme=SigningScheme.ECDSA_P256, kind=Kind.RAW)
+        bad = wallet.payloads(4, stamp=StampBy.P256, scheme=SigningScheme.BIP340, kind=Kind.RAW)
         bad = [payload.replace(b"raw-digest", b"raw-digost") for payload in bad]  # the stamp no longer holds
         driven = await asyncio.to_thread(
             drive,

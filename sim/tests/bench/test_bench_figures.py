@@ -14,8 +14,8 @@ from adytum_sim.bench import enclave, primitives
 from adytum_sim.bench.drive import Driven
 from adytum_sim.bench.enclave import Case, cases, percentile, summarise
 from adytum_sim.bench.http_load import load
-from adytum_sim.bench.workload import Kind
-from adytum_wire.types import Scheme, SigningScheme
+from adytum_sim.bench.workload import Kind, StampBy
+from adytum_wire.types import SigningScheme
 
 PRICES = {
     "secp256k1-sign": 20.0,
@@ -37,20 +37,20 @@ def test_a_percentile_is_the_smallest_value_that_covers_that_part(values: list[f
 
 def test_what_a_request_needs_is_the_sum_of_its_primitives() -> None:
     price = primitives.needed
-    assert price(PRICES, Scheme.ED25519, SigningScheme.ECDSA_SECP256K1, 1) == 50 + 20 + 30 + 16
-    assert price(PRICES, Scheme.ED25519, SigningScheme.ECDSA_SECP256K1, 64) == 50 + 20 + 30 + 1
-    assert price(PRICES, Scheme.P256, SigningScheme.ECDSA_SECP256K1, 500) == 70 + 20 + 30 + 1
+    assert price(PRICES, StampBy.ED25519, SigningScheme.ECDSA_SECP256K1, 1) == 50 + 20 + 30 + 16
+    assert price(PRICES, StampBy.ED25519, SigningScheme.ECDSA_SECP256K1, 64) == 50 + 20 + 30 + 1
+    assert price(PRICES, StampBy.P256, SigningScheme.ECDSA_SECP256K1, 500) == 70 + 20 + 30 + 1
 
 
 def test_every_primitive_of_every_case_is_measured() -> None:
     prices = primitives.Primitives(batch=2).measure(runs=1)
     assert all(value > 0 for value in prices.values())
-    for case in cases(list(SigningScheme), list(Scheme), [1, 64], strict=True):
+    for case in cases(list(SigningScheme), list(StampBy), [1, 64], strict=True):
         assert primitives.needed(prices, case.stamp, case.scheme, case.depth) > 0
 
 
 def test_ratios_are_medians_of_rounds_each_with_its_own_prices() -> None:
-    case = Case(scheme=SigningScheme.ECDSA_SECP256K1, kind=Kind.RAW, stamp=Scheme.ED25519, depth=64)
+    case = Case(scheme=SigningScheme.ECDSA_SECP256K1, kind=Kind.RAW, stamp=StampBy.ED25519, depth=64)
     rounds = []
     for factor in (1.0, 2.0, 4.0):  # a machine that gets slower: rates fall and prices rise alike
         driven = Driven(
@@ -67,9 +67,9 @@ def test_ratios_are_medians_of_rounds_each_with_its_own_prices() -> None:
 
 
 def test_the_strict_mode_is_measured_at_every_depth_and_can_be_left_out() -> None:
-    chosen = cases([SigningScheme.BIP340], [Scheme.P256], [1, 8], strict=True)
+    chosen = cases([SigningScheme.BIP340], [StampBy.P256], [1, 8], strict=True)
     assert [(case.depth, case.strict) for case in chosen] == [(1, False), (8, False), (1, True), (8, True)]
-    assert not any(case.strict for case in cases(list(SigningScheme), list(Scheme), [1], strict=False))
+    assert not any(case.strict for case in cases(list(SigningScheme), list(StampBy), [1], strict=False))
     assert enclave.STRICT["key_ttl_seconds"] == 0
 
 

@@ -12,8 +12,10 @@ from adytum_enclave.core.counters import Counters
 from adytum_enclave.core.crypto import ed25519
 from adytum_enclave.core.entropy import Fill, public_bytes
 from adytum_enclave.core.outcome import Outcome
+from adytum_enclave.core.passkeys import PasskeyMemory
 from adytum_enclave.core.phases import PhaseTable
 from adytum_enclave.core.recipient import RecipientKey
+from adytum_enclave.core.rejections import Rejections
 from adytum_enclave.core.replay import Replay
 from adytum_enclave.core.secrets import Arena, Slot
 from adytum_enclave.core.sessions import Sessions
@@ -73,6 +75,8 @@ class Enclave:
         self.receipts = ReceiptChain(self.boot_id, self.receipt_key, partial(ed25519.sign_with, self._receipt_secret))
         self.counters = Counters()
         self.versions = VersionMemory()
+        self.passkeys = PasskeyMemory()
+        self.rejections = Rejections()
         self.sessions = Sessions()
         self.resealed: dict[str, int] = {}  # by tenant, for the rotation statement
         self.ledger = Ledger()
@@ -92,6 +96,13 @@ class Enclave:
                 hpke_key=self.hpke_key.public_key.hex(),
             )
         )
+
+    def wants_imds(self) -> bool:
+        """True when the manifest has come and says that credentials are fetched, not pushed."""
+        return self.configured is not None and self.configured.manifest.kms.credentials == "imds"
+
+    def renew_credentials(self, credentials: Credentials) -> None:
+        self.credentials = credentials
 
     def expire(self) -> None:
         """Wipe warm keys and sessions that have outlived their time. The shell calls this every second."""

@@ -18,6 +18,8 @@ from adytum_enclave.core.secrets import Arena
 from adytum_enclave.core.warmup import warm_up
 from adytum_enclave.shell.clock import TrustedClock, nsm_time
 from adytum_enclave.shell.dispatcher import Dispatcher
+from adytum_enclave.shell.imds import Imds
+from adytum_enclave.shell.imds import keep as keep_credentials
 from adytum_enclave.shell.kms import KmsClient
 from adytum_enclave.shell.nsm import Nsm, Transport
 from adytum_enclave.shell.perform import Performer
@@ -103,6 +105,14 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
     chores = [
         loop.create_task(_every(EXPIRE_S, enclave.expire)),
         loop.create_task(clock.keep(CLOCK_REFRESH_S)),
+        loop.create_task(
+            keep_credentials(
+                Imds(lambda: platform.dial(dispatcher.parent_cid, limits.IMDS_PORT)),
+                is_wanted=enclave.wants_imds,
+                now_ms=clock.now_ms,
+                renew=enclave.renew_credentials,
+            )
+        ),
     ]
     platform.report("ready")
     try:

@@ -13,8 +13,11 @@ from adytum.app import endpoint_of
 from adytum.cli.options import read_settings, settings_option
 from adytum.pipe import Pipe
 from adytum.settings import EnclaveAddress, Settings
+from adytum_wire.errors import AdytumError
+from adytum_wire.manifest import parse_manifest
 
 HTTPS = 443
+IMDS = ("169.254.169.254", 80)
 
 
 @click.command()
@@ -28,7 +31,8 @@ def pipe(settings_file: Path | None, dial: str | None) -> None:
     """Carry bytes between the enclave and KMS, and to nothing else, until SIGINT or SIGTERM.
 
     Listens where the enclave dials `tee.vsock.kmsPort` and connects to KMS in the region of `tee.kmsKeyARN`, port 443.
-    It sees TLS that ends inside the enclave. It needs no privileges beyond the socket.
+    It sees TLS that ends inside the enclave. It needs no privileges beyond the socket. When the manifest says that the
+    enclave fetches its credentials itself, `tee.vsock.imdsPort` leads to the instance metadata service.
     """
     settings = read_settings(settings_file)
     target = kms_host(settings.tee.kmsKeyARN)
@@ -66,9 +70,27 @@ async def _carry(settings: Settings, target: str, dial_to: tuple[str, int] | Non
             for address in _listening(settings)
         ]
         click.echo(f"the enclave's port {port} leads to {target}:{HTTPS}")
+        if _fetches_credentials(settings):
+            imds = settings.tee.vsock.imdsPort
+            for address in _listening(settings):
+                await cleanup.enter_async_context(Pipe(endpoint_of(address), imds, *IMDS, allow=frozenset({IMDS})))
+            click.echo(f"the enclave's port {imds} leads to {IMDS[0]}:{IMDS[1]}")
         await stop.wait()
         up, down = sum(pipe.counters.bytes_up for pipe in running), sum(pipe.counters.bytes_down for pipe in running)
         click.echo(f"carried {up} bytes up, {down} down")
+
+
+def _fetches_credentials(settings: Settings) -> bool:
+    """What the manifest says. Errors: click.ClickException for a manifest that cannot be read."""
+    path = settings.tee.manifestFile
+    if path is None:
+        return False
+    try:
+        return parse_manifest(path.read_bytes()).kms.credentials == "imds"
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+    except AdytumError as error:
+        raise click.ClickException(f"{path}: {error}") from None
 
 
 def _listening(settings: Settings) -> list[EnclaveAddress]:

@@ -18,8 +18,9 @@ from rich.console import Console
 from adytum_sim.bench import enclave as enclaves
 from adytum_sim.bench import http as whole
 from adytum_sim.bench.tables import show_enclave, show_http
+from adytum_sim.bench.workload import StampBy
 from adytum_wire.errors import AdytumError
-from adytum_wire.types import Scheme, SigningScheme
+from adytum_wire.types import SigningScheme
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -36,7 +37,7 @@ def bench() -> None:
 @click.option("--seconds", default=3.0, show_default=True, help="Of load for each line of the table.")
 @click.option("--depth", default="1,64", show_default=True, help="Requests in flight on one connection; a list.")
 @click.option("--scheme", default="ecdsa-secp256k1", show_default=True, help="How keys sign; a list, or all.")
-@click.option("--stamp", default="ed25519,p256,secp256k1", show_default=True, help="How clients stamp; a list.")
+@click.option("--stamp", default="ed25519,p256,secp256k1,session", show_default=True, help="How clients stamp; a list.")
 @click.option(
     "--cold/--no-cold", default=True, show_default=True, help="Also the strict mode, which asks KMS each time."
 )
@@ -45,7 +46,7 @@ def enclave(seconds: float, depth: str, scheme: str, stamp: str, cold: bool, as_
     """Signatures a second of one real enclave process, over its data port."""
     wanted = enclaves.cases(
         _members(SigningScheme, scheme, "--scheme"),
-        _members(Scheme, stamp, "--stamp"),
+        _members(StampBy, stamp, "--stamp"),
         _numbers(depth, "--depth"),
         strict=cold,
     )

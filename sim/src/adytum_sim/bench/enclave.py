@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from adytum_sim.bench import primitives
 from adytum_sim.bench.drive import Driven, drive, frames_of
-from adytum_sim.bench.workload import Kind, Wallet, open_wallet
+from adytum_sim.bench.workload import Kind, StampBy, Wallet, open_wallet
 from adytum_sim.enclave.config import enclave_socket
 from adytum_sim.stack import Stack, running_stack
 from adytum_wire import limits
-from adytum_wire.types import Scheme, SigningScheme
+from adytum_wire.types import SigningScheme
 
 WARM = {"request_past_ms": 3_600_000, "key_ttl_seconds": 3600, "key_max_uses": 1_000_000}
 STRICT = WARM | {"key_ttl_seconds": 0}
@@ -36,7 +36,7 @@ class Case(Struct, frozen=True, kw_only=True):
 
     scheme: SigningScheme
     kind: Kind
-    stamp: Scheme
+    stamp: StampBy
     depth: int
     strict: bool = False
 
@@ -66,7 +66,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def cases(
-    schemes: Sequence[SigningScheme], stamps: Sequence[Scheme], depths: Sequence[int], *, strict: bool
+    schemes: Sequence[SigningScheme], stamps: Sequence[StampBy], depths: Sequence[int], *, strict: bool
 ) -> list[Case]:
     """Raw content by every stamp and depth, a decoded transfer where the scheme has one, and at the end the strict
     mode at the same depths."""

@@ -22,7 +22,7 @@ from adytum_sim.bench import primitives
 from adytum_sim.bench.drive import process_seconds
 from adytum_sim.bench.enclave import WARM, median_of, percentile
 from adytum_sim.bench.http_load import Loaded
-from adytum_sim.bench.workload import LABEL, Client, Kind, policy, sign_bodies
+from adytum_sim.bench.workload import LABEL, Client, Kind, StampBy, policy, sign_bodies
 from adytum_sim.host import Host, running_host
 from adytum_sim.people import signed_policy
 from adytum_sim.stack import running_stack
@@ -94,7 +94,7 @@ def summarise(clients: int, rounds: Sequence[tuple[_Round, dict[str, float]]]) -
         loaded, count = one.loaded, len(one.loaded.latencies)
         rate = count / loaded.seconds
         cpu = {"service_us": one.service_s / count * 1e6, "enclave_us": one.enclave_s / count * 1e6}
-        needed_us = primitives.needed(prices, Scheme.ED25519, SigningScheme.ECDSA_SECP256K1, clients)
+        needed_us = primitives.needed(prices, StampBy.ED25519, SigningScheme.ECDSA_SECP256K1, clients)
         parts = {f"p{part}_ms": percentile(loaded.latencies, part) * 1e3 for part in (50, 95, 99)}
         lines.append({"rate": rate, "of_needed": rate * needed_us / 1e6, **parts, **cpu})
     return HttpMeasured(

@@ -21,6 +21,7 @@ from adytum_enclave.core import keys
 from adytum_enclave.core.chain import MAX_GROUP
 from adytum_enclave.core.crypto import ed25519, p256, secp256k1
 from adytum_enclave.core.secrets import Arena
+from adytum_sim.bench.workload import StampBy
 from adytum_wire import signatures
 from adytum_wire.types import Scheme, SigningScheme
 
@@ -28,9 +29,10 @@ _MESSAGE_SIZE: Final = 400  # bytes, about as long as a stamped body
 _GROUP: Final = MAX_GROUP  # receipts that share a signature at depth 64
 
 _STAMPS: Final = {
-    Scheme.ED25519: "ed25519-verify",
-    Scheme.P256: "p256-verify",
-    Scheme.SECP256K1: "secp256k1-verify",
+    StampBy.ED25519: "ed25519-verify",
+    StampBy.P256: "p256-verify",
+    StampBy.SECP256K1: "secp256k1-verify",
+    StampBy.SESSION: "hmac-sha256",
 }
 # What a signature costs: to make it, and to check one's own work.
 _SIGNATURES: Final = {
@@ -53,7 +55,7 @@ class Primitives:
         return {name: _time(call, self._batch, runs) for name, call in self._calls.items()}
 
 
-def needed(prices: dict[str, float], stamp: Scheme, scheme: SigningScheme, depth: int) -> float:
+def needed(prices: dict[str, float], stamp: StampBy, scheme: SigningScheme, depth: int) -> float:
     """Microseconds that the primitives of one warm request take: verify the stamp, sign, verify the own signature, and
     this request's part of a receipt signature that up to `depth` requests share."""
     sign, check = _SIGNATURES[scheme]

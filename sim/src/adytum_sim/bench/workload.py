@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from adytum.client.signers import KeySigner
 from adytum_sim.demo.transfer import Transfer
 from adytum_sim.people import Person, request_body
+from adytum_sim.sessions import OpenedSession, open_session
 from adytum_sim.stack import TENANT, Stack
 from adytum_wire import messages, results
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Execute, ExecuteReply, Refusal, error_of
 from adytum_wire.pae import REQUEST, pae
 from adytum_wire.record import Record
-from adytum_wire.requests import Stamp
+from adytum_wire.requests import AnyStamp, Stamp
 from adytum_wire.types import Algorithm, Scheme, SigningScheme
 
 ALGORITHMS = {
@@ -37,6 +38,15 @@ class Kind(StrEnum):
 
     RAW = "raw"
     TRANSFER = "transfer"
+
+
+class StampBy(StrEnum):
+    """What a request is stamped with: a key of a scheme, or a session that such a key opened."""
+
+    ED25519 = "ed25519"
+    P256 = "p256"
+    SECP256K1 = "secp256k1"
+    SESSION = "session"
 
 
 class Client:
@@ -74,14 +84,17 @@ class Wallet:
 
     stack: Stack
     clients: dict[Scheme, Client]
+    session: OpenedSession
     keys: dict[Algorithm, tuple[str, Record]]
 
-    def payloads(self, count: int, *, stamp: Scheme, scheme: SigningScheme, kind: Kind) -> list[bytes]:
+    def payloads(self, count: int, *, stamp: StampBy, scheme: SigningScheme, kind: Kind) -> list[bytes]:
         """`count` encoded `Execute` messages, all different."""
-        client = self.clients[stamp]
+        stamp_of: Callable[[bytes], AnyStamp] = (
+            self.session.stamp if stamp is StampBy.SESSION else self.clients[Scheme(stamp.value)].stamp_of
+        )
         key_id, record = self.keys[ALGORITHMS[scheme]]
         bodies = sign_bodies(key_id, count, scheme=scheme, kind=kind, now_ms=self.stack.now_ms())
-        return [messages.encode(Execute(body, client.stamp_of(body), record)) for body in bodies]
+        return [messages.encode(Execute(body, stamp_of(body), record)) for body in bodies]
 
 
 async def open_wallet(stack: Stack) -> Wallet:
@@ -92,7 +105,8 @@ async def open_wallet(stack: Stack) -> Wallet:
     keys = {}
     for algorithm in (Algorithm.SECP256K1, Algorithm.P256, Algorithm.ED25519):
         keys[algorithm] = _stored(await stack.ask(maker, "generate_key", algorithm=algorithm.value, labels=[LABEL]))
-    return Wallet(stack=stack, clients=clients, keys=keys)
+    session = await open_session(stack, maker, ttl_ms=3_600_000)
+    return Wallet(stack=stack, clients=clients, session=session, keys=keys)
 
 
 def _stored(reply: ExecuteReply | Refusal) -> tuple[str, Record]:
@@ -112,7 +126,7 @@ def _content(kind: Kind, scheme: SigningScheme, at: int) -> dict[str, str]:
 
 
 def _rules() -> list[dict[str, Any]]:
-    """Three rules, so that the decision is a decision: a bounded transfer, raw signing, and a ban."""
+    """Four rules, so that the decision is a decision: a bounded transfer, raw signing, and a ban."""
     common = {
         "principals": ["role:signer"],
         "labels": [LABEL],
@@ -135,6 +149,7 @@ def _rules() -> list[dict[str, Any]]:
     }
     banned = {**transfer, "to": ["0x" + "00" * 20], "max_value": "*", "max_fee": "*", "selectors": "*"}
     return [
+        {"id": "sessions", "effect": "allow", "operations": ["open_session"], **common, "labels": "*", "content": "*"},
         {"id": "make-keys", "effect": "allow", "operations": ["generate_key", "sign-raw"], **common, "content": "*"},
         {"id": "transfers", "effect": "allow", "operations": ["sign"], **common, "content": [transfer]},
         {"id": "never-burn", "effect": "deny", "operations": ["sign"], **common, "content": [banned]},
