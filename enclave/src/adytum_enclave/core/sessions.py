@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
-from adytum_enclave.core.crypto.hkdf import MacKey
-from adytum_enclave.core.secrets import Slot
+from adytum_enclave.core.crypto.hkdf import MAC_ROOM, MacKey
+from adytum_enclave.core.secrets import Arena, Slot
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import SessionStamp
@@ -18,6 +18,7 @@ from adytum_wire.types import Scheme, sha256
 
 KEY_BYTES = 32
 MAX_OF_ONE_KEY = 64
+_PAE_ROOM = 128  # bytes that pae() puts before a body
 
 
 class Session(NamedTuple):
@@ -34,7 +35,8 @@ class Sessions:
     """At most `limits.MAX_SESSIONS`, of them `MAX_OF_ONE_KEY` opened by one stamp key; the oldest of that key makes
     room for its next, so that nobody can push out another's."""
 
-    def __init__(self) -> None:
+    def __init__(self, arena: Arena) -> None:
+        self._work = arena.take(limits.MAX_BODY + _PAE_ROOM + MAC_ROOM)  # one for all: checks follow each other
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def __len__(self) -> int:
@@ -66,7 +68,7 @@ class Sessions:
         session = self._sessions.get(stamp.session_id)
         if session is None:
             raise AdytumError(Code.SESSION_UNKNOWN)
-        if not session.key.verify(message, stamp.mac):
+        if not session.key.verify(message, stamp.mac, self._work):
             raise AdytumError(Code.STAMP_INVALID)
         if now_ms >= session.expires_at:
             raise AdytumError(Code.SESSION_EXPIRED)
@@ -80,6 +82,7 @@ class Sessions:
     def wipe(self) -> None:
         for name in list(self._sessions):
             self._close(name)
+        self._work.wipe()
 
     def _close(self, session_id: bytes) -> None:
         session = self._sessions.pop(session_id, None)

@@ -22,6 +22,7 @@ HASH_SIZE: Final = 32  # bytes
 _BLOCK: Final = 64  # bytes, SHA-256's block
 _AES: Final = 16  # bytes, AES's block
 _SPARE: Final = _AES - 1  # bytes that update_into wants behind its output
+MAC_ROOM: Final = _BLOCK + HASH_SIZE  # bytes beside the message in the work slot of `MacKey.verify`
 
 # AES-128 with the all-zero key turns these into sixteen bytes 0x36 (HMAC's ipad) and 0x5c (its opad).
 _INNER: Final = (0x36, bytes.fromhex("7e3c47a82776e62a61fcad5017316fee"))
@@ -87,18 +88,16 @@ class MacKey:
             _pad(key, _INNER, self._blocks)
             _pad(key, _OUTER, self._blocks, _BLOCK)
 
-    def verify(self, message: bytes, mac: bytes) -> bool:
-        """True when `mac` (32 bytes) is the message's, in a time that depends on lengths alone."""
-        blocks = self._blocks
-        size = _BLOCK + max(len(message), HASH_SIZE)
-        with blocks.arena.take(size) as work, blocks.arena.take(HASH_SIZE) as digest:
-            work.view[:_BLOCK] = blocks.view[:_BLOCK]
-            copy(memoryview(message), work, _BLOCK)
-            lib.crypto_hash_sha256(digest.cdata(ffi), work.cdata(ffi), _BLOCK + len(message))
-            work.view[:_BLOCK] = blocks.view[_BLOCK : 2 * _BLOCK]
-            work.view[_BLOCK : _BLOCK + HASH_SIZE] = digest.view
-            lib.crypto_hash_sha256(digest.cdata(ffi), work.cdata(ffi), _BLOCK + HASH_SIZE)
-            return equal(digest.view, mac)
+    def verify(self, message: bytes, mac: bytes, work: Slot) -> bool:
+        """True when `mac` (32 bytes) is the message's, in a time that depends on lengths alone. `work`: a slot of at
+        least `len(message) + MAC_ROOM` bytes, the caller's; secret afterwards."""
+        view, address, blocks = work.view, work.cdata(ffi), self._blocks.view
+        view[:_BLOCK] = blocks[:_BLOCK]
+        view[_BLOCK : _BLOCK + len(message)] = message
+        lib.crypto_hash_sha256(address + _BLOCK, address, _BLOCK + len(message))  # over its own input: read to the end
+        view[:_BLOCK] = blocks[_BLOCK : 2 * _BLOCK]
+        lib.crypto_hash_sha256(address, address, _BLOCK + HASH_SIZE)
+        return equal(view[:HASH_SIZE], mac)
 
     def wipe(self) -> None:
         self._blocks.wipe()
