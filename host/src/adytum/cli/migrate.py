@@ -10,6 +10,7 @@ import click
 from adytum.cli.options import read_settings, settings_option
 from adytum.cli.output import facts, json_option, say
 from adytum.storage import migrate as migrations
+from adytum.storage import roles
 
 
 @click.group()
@@ -48,6 +49,20 @@ def down(settings_file: Path | None, target: str, yes_delete_data: bool) -> None
 def status(settings_file: Path | None) -> None:
     """Show where the schema stands. Changes nothing."""
     _say(asyncio.run(migrations.status(_dsn(settings_file))))
+
+
+@migrate.command("grant")
+@settings_option
+@json_option
+def grant_roles(settings_file: Path | None) -> None:
+    """Make the database roles and give each what it needs, and no more.
+
+    Run it as the owner of the tables, after every `up`. The roles cannot log in: make logins of your own and grant them
+    adytum_service (the service, the workers), adytum_auditor (reads proofs, no ciphertext) or adytum_migrator.
+    """
+    dsn = _dsn(settings_file)
+    asyncio.run(roles.grant(dsn))
+    say({"roles": list(roles.ROLES), "tables": len(roles.GRANTS)}, facts({"roles": ", ".join(roles.ROLES)}))
 
 
 def _dsn(settings_file: Path | None) -> str:
