@@ -53,7 +53,8 @@ def test_sound_chain_and_where_it_ends(ledger: Any, lines: list[bytes]) -> None:
 @pytest.mark.parametrize("n", range(1, 12))
 def test_missing_record_is_named(ledger: Any, lines: list[bytes], n: int) -> None:
     del lines[n - 1]
-    assert names(verify_chain(lines, receipt_key=ledger.key)) == ("missing", n, n)
+    defect = "missing" if n < 11 else "truncated"  # the tenth record's group promises an eleventh
+    assert names(verify_chain(lines, receipt_key=ledger.key)) == (defect, n, n)
 
 
 @pytest.mark.parametrize("n", range(1, 12))
@@ -139,7 +140,7 @@ def test_two_heads_that_promise_different_futures_are_forked(make_ledger: Any) -
     merged = [honest[0], other[0], honest[2]]
     verify_chain(merged, receipt_key=ledger.key).require_intact()  # they agree: no fork
     cut = merged[:2]  # the shorter head does not take back what the longer one promised
-    assert names(verify_chain(cut, receipt_key=ledger.key)) == ("missing", 3, 3)
+    assert names(verify_chain(cut, receipt_key=ledger.key)) == ("truncated", 3, 3)
     contrary = make_ledger()
     contrary.group(1)
     body2 = contrary.receipt()
@@ -164,11 +165,11 @@ def test_forged_copy_further_on_does_not_make_a_gap_a_reordering(ledger: Any, li
 def test_foreign_records_are_named(make_ledger: Any) -> None:
     ledger = make_ledger()
     lines = ledger.groups(1, 1, 1)
-    for stranger in (make_ledger(seed=2), make_ledger(chain="cd" * 16)):
+    for stranger, defect in ((make_ledger(seed=2), "unattested"), (make_ledger(chain="cd" * 16), "foreign")):
         mixed = [*lines[:1], *stranger.group(1), *lines[1:]]
-        assert names(verify_chain(mixed, receipt_key=ledger.key)) == ("foreign", 2, 2)
+        assert names(verify_chain(mixed, receipt_key=ledger.key)) == (defect, 2, 2)
     assert names(verify_chain(lines, receipt_key=ledger.key, chain="cd" * 16)) == ("foreign", 1, 1)
-    assert names(verify_chain(lines, receipt_key=make_ledger(seed=3).key)) == ("foreign", 1, 1)
+    assert names(verify_chain(lines, receipt_key=make_ledger(seed=3).key)) == ("unattested", 1, 1)
 
 
 @pytest.mark.parametrize("junk", [b"", b"{}", b"\xff", b"x" * 200_000])
@@ -181,7 +182,8 @@ def test_malformed_record_is_named(ledger: Any, lines: list[bytes], junk: bytes)
 def test_chain_cut_off_at_its_end(ledger: Any, lines: list[bytes], kept: int) -> None:
     """Inside a group the cut shows by itself; between groups only against a head that the auditor holds."""
     head = Head(sequence=11, link=ledger.link)
-    assert names(verify_chain(lines[:kept], receipt_key=ledger.key, head=head)) == ("missing", kept + 1, kept + 1)
+    defect = "truncated" if kept else "missing"
+    assert names(verify_chain(lines[:kept], receipt_key=ledger.key, head=head)) == (defect, kept + 1, kept + 1)
     report = verify_chain(lines[:kept], receipt_key=ledger.key)
     ends = {sum(GROUPS[:i]) for i in range(1, len(GROUPS) + 1)}
     assert report.is_intact == (kept in ends)
@@ -236,7 +238,8 @@ def test_genesis_must_be_zero(make_ledger: Any) -> None:
 
 
 def test_every_defect_is_reached() -> None:
-    text = Path(__file__).read_text(encoding="utf-8")
+    tests = Path(__file__).parent.glob("test_verify_audit*.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in tests)
     assert all(f'"{defect.value}"' in text for defect in Defect)
 
 
@@ -268,14 +271,9 @@ def test_whatever_happened_to_the_lines_only_the_true_start_is_taken(
     assert lines[: report.records] == sound[: report.records]
 
 
-def test_ten_thousand_receipts_in_a_few_seconds(make_ledger: Any) -> None:
-    """The figure to keep is 100,000 in 20 s; this is a tenth of it, with slack for a busy machine."""
-    import time
-
+def test_one_signature_is_verified_a_group_and_none_a_record(make_ledger: Any) -> None:
+    """What keeps 100,000 receipts under 20 s (measured in sim/bench, not asserted here: machines differ)."""
     ledger = make_ledger()
-    lines = ledger.groups(*[8] * 1250)
-    started = time.process_time()
+    lines = ledger.groups(*[16] * 40)
     report = verify_chain(lines, receipt_key=ledger.key)
-    spent = time.process_time() - started
-    assert (report.records, report.signatures) == (10_000, 1250)
-    assert spent < 4
+    assert (report.records, report.signatures) == (640, 40)

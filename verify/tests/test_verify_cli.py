@@ -220,7 +220,7 @@ def test_audit(capsys: pytest.CaptureFixture[str], folder: Path, enclave: Any, m
     path.write_bytes(b"\n".join(lines[:5]))
     status, out, _ = run(capsys, "audit", path, *attested(folder), "--head", head)
     assert status == 1
-    assert out.startswith("REFUSED RECEIPT_INVALID: Record 6 is missing (record 6 of the file).")
+    assert out.startswith("REFUSED RECEIPT_INVALID: Record 6 (line 6) is truncated: ")
     path.write_bytes(b"\n".join([lines[0], lines[1].replace(b"acme", b"evil"), *lines[2:]]))
     status, out, _ = run(capsys, "audit", path, *attested(folder), "--json")
     found = json.loads(out)

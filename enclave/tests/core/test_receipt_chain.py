@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adytum_enclave.core.chain import MAX_GROUP, Draft, ReceiptChain, Ticket
-from adytum_verify import verify_chain, verify_receipt
+from adytum_verify import verify_chain, verify_checkpoint, verify_receipt
 from adytum_wire import limits
 
 CHAIN = "ab" * 16
@@ -93,3 +93,19 @@ def test_what_is_no_longer_remembered_is_not_answered_with_a_gap(monkeypatch: py
     chain.seal()
     assert chain.remembered(15) == []
     assert len(chain.remembered(16)) == 10
+
+
+def test_checkpoint_covers_what_is_sealed_and_nothing_else() -> None:
+    sign = Counting()
+    chain = ReceiptChain(CHAIN, sign.public, sign)
+    empty = verify_checkpoint(chain.checkpoint(5), receipt_key=sign.public)
+    assert (empty.chain, empty.sequence, empty.link, empty.time_ms) == (CHAIN, 0, bytes(32), 5)
+    tickets = [append(chain, n) for n in range(MAX_GROUP + 3)]
+    assert verify_checkpoint(chain.checkpoint(6), receipt_key=sign.public).sequence == 0  # open: nobody has seen them
+    chain.seal()
+    append(chain, 99)
+    found = verify_checkpoint(chain.checkpoint(7), receipt_key=sign.public)
+    assert (found.sequence, found.link) == (MAX_GROUP + 3, tickets[-1].link)
+    report = verify_chain([t.envelope for t in tickets], receipt_key=sign.public, checkpoints=[chain.checkpoint(8)])
+    report.require_intact()
+    assert report.checkpoints == 1

@@ -258,6 +258,52 @@ class Canary(_Section):
         return self
 
 
+class Audit(_Section):
+    """Checkpoints of the receipt chains, and their second copies. See docs/how-to/audit.md.
+
+    `fileDirectory`: a copy as files (`fileReceipts`: of the receipts too). `s3Bucket`: a copy under Object Lock.
+    `requireSecondSink`: while a copy cannot be written, nothing is signed.
+    """
+
+    checkpointReceipts: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    checkpointSeconds: Annotated[float, Field(gt=0, le=86_400)] = 60
+    fileDirectory: Path | None = None
+    fileReceipts: bool = False
+    s3Bucket: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")] = ""
+    s3Region: Annotated[str, Field(pattern=r"^([a-z0-9-]{1,32})?$")] = ""
+    s3Prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]+/)*$", max_length=256)] = "adytum/"
+    s3RetentionDays: Annotated[int, Field(ge=1, le=36_500)] = 2555
+    s3Endpoint: str = ""
+    requireSecondSink: bool = False
+
+    @model_validator(mode="after")
+    def _sinks(self) -> Audit:
+        if bool(self.s3Bucket) != bool(self.s3Region):
+            raise ValueError("s3Bucket and s3Region come together")
+        if self.s3Endpoint and not self.s3Endpoint.startswith("https://"):
+            raise ValueError("s3Endpoint must be an https:// address")
+        if self.fileReceipts and self.fileDirectory is None:
+            raise ValueError("fileReceipts needs fileDirectory")
+        if self.requireSecondSink and self.fileDirectory is None and not self.s3Bucket:
+            raise ValueError("requireSecondSink needs fileDirectory or s3Bucket")
+        return self
+
+
+class Rotation(_Section):
+    """The workers of `adytum rotate worker`. See docs/how-to/rotate.md.
+
+    `url`: where the workers reach a service. `signerFile`: the private key (PEM) of a principal that may do nothing but
+    `reseal` and `rotation_statement`. `inFlight`: requests of one worker at once. `leaseSeconds`: after so long a
+    silence a worker's batches go to others.
+    """
+
+    url: str = "http://127.0.0.1:8443"
+    caCertFile: Path | None = None
+    signerFile: Path | None = None
+    inFlight: Annotated[int, Field(ge=1, le=256)] = 16
+    leaseSeconds: Annotated[float, Field(gt=0, le=600)] = 30
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with `load`."""
 
@@ -268,6 +314,8 @@ class Settings(BaseSettings):
     http: Http = Http()
     aws: Aws = Aws()
     canary: Canary = Canary()
+    rotation: Rotation = Rotation()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _database_given(self) -> Settings:

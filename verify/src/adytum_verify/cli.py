@@ -80,12 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("receipt", commands.receipt, "Verify one receipt (JSON).")
     _receipt_key(sub)
 
-    sub = command("audit", commands.audit, "Verify an audit chain (receipts, one JSON object a line).")
+    sub = command("audit", commands.audit, "Verify an audit chain: an exported audit file, or receipts, one a line.")
     _receipt_key(sub)
     sub.add_argument("--chain", metavar="ID", help="the chain that the records must belong to")
     sub.add_argument("--from", dest="from_sequence", type=int, default=1, metavar="N", help="first sequence number")
     sub.add_argument("--previous", metavar="N:LINK", help="where your last verification ended")
     sub.add_argument("--head", metavar="N:LINK", help="a head that you hold: the chain must reach and equal it")
+    sub.add_argument(
+        "--checkpoints",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="checkpoints that you hold from elsewhere (the second copy); may be given again",
+    )
     return parser
 
 

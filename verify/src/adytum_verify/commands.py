@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
+import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +18,16 @@ from adytum_verify import render
 from adytum_verify.attestation import verify_archived_attestation, verify_attestation
 from adytum_verify.chain import AWS_ANCHOR, Anchor, anchor_from_pem
 from adytum_verify.codes import AttestationCode, AttestationError
+from adytum_verify.container import MAX_LINE, AuditHeader, checkpoint_of, read_header
 from adytum_verify.document import parse_unverified
 from adytum_verify.enclave import bind, verify_archived_enclave
 from adytum_verify.policy import AllowList, PcrPolicy, parse_release
 from adytum_verify.receipts import verify_receipt
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.receipts import MAX_RECEIPT
 
 Command = Callable[[Namespace, int], render.Result]
 _MAX_SMALL_FILE: Final = 1024 * 1024  # bytes; each parser has its own, smaller limit
+_LARGE_FILE: Final = 16 * 1024 * 1024  # bytes: a second's work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,24 +96,55 @@ def receipt(arguments: Namespace, _now_ms: int) -> render.Result:
 
 
 def audit(arguments: Namespace, _now_ms: int) -> render.Result:
-    signer = _signer(arguments)
     head = _head(arguments.head, "--head")
     previous = _head(arguments.previous, "--previous")
+    lines = _lines(arguments.file)
+    first = next(lines, b"")
+    header = read_header(first)
+    signer = _signer(arguments, header)
+    chain = arguments.chain or signer.chain
+    if header is not None and chain is not None and header.chain != chain:
+        raise AdytumError(Code.RECEIPT_INVALID, "$.chain")
+    if arguments.checkpoints and chain is None:
+        raise UsageError("--checkpoints with --key needs --chain: a second copy holds checkpoints of many chains")
+    held, ignored = held_checkpoints(arguments.checkpoints)
     try:
         report = audit_chain.verify_chain(
-            _lines(arguments.file),
+            lines if header is not None else itertools.chain([first] if first else [], lines),
             receipt_key=signer.key,
-            chain=arguments.chain or signer.chain,
+            chain=chain,
             from_sequence=arguments.from_sequence,
             head=head,
             previous=previous,
+            checkpoints=held,
+            first_position=1 if header is None else 2,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    result = render.audit(report, head_given=head is not None, attested=signer.chain is not None)
+    result = render.audit(
+        report, head_given=head is not None or bool(held), attested=signer.chain is not None, ignored=ignored
+    )
     if not report.is_intact:
         raise Refused(result)
     return result
+
+
+def held_checkpoints(paths: Sequence[str]) -> tuple[list[bytes], int]:
+    """The checkpoints of second copies, and how many lines are neither a checkpoint nor a receipt (a torn write).
+    Errors: UsageError."""
+    found: list[bytes] = []
+    ignored = 0
+    for path in paths:
+        before = len(found)
+        for line in _lines(path):
+            envelope = checkpoint_of(line)
+            if envelope is not None:
+                found.append(envelope)
+            elif not (line.isspace() or line.startswith(b'{"body":')):
+                ignored += 1
+        if len(found) == before:
+            raise UsageError(f"{path} holds no checkpoint")
+    return found, ignored
 
 
 def _expected(arguments: Namespace) -> AllowList:
@@ -134,8 +169,9 @@ def _anchors(arguments: Namespace) -> tuple[Anchor, ...]:
     return tuple(anchor_from_pem(_read(path)) for path in arguments.root)
 
 
-def _signer(arguments: Namespace) -> _Signer:
-    """The receipt key: given as such, or attested at the document's own time together with its chain (the boot id)."""
+def _signer(arguments: Namespace, header: AuditHeader | None = None) -> _Signer:
+    """The receipt key: given as such, or attested at the document's own time together with its chain (the boot id). The
+    document is the audit file's own, unless the command line names one."""
     if arguments.key is not None:
         if arguments.attestation or arguments.binding or arguments.manifest or arguments.measurements or arguments.pcr:
             raise UsageError("give --key, or --attestation and what goes with it, not both")
@@ -143,11 +179,15 @@ def _signer(arguments: Namespace) -> _Signer:
         if len(key) != 32:
             raise UsageError("--key must be 32 bytes in hex")
         return _Signer(key=key, chain=None)
-    if not arguments.attestation or not arguments.binding:
+    if arguments.attestation and arguments.binding:
+        document, binding = _read(arguments.attestation), _read(arguments.binding)
+    elif header is not None and not arguments.attestation and not arguments.binding:
+        document, binding = header.document, header.binding
+    else:
         raise UsageError("give --attestation with --binding, or --key: a receipt says nothing without a known key")
     enclave = verify_archived_enclave(
-        _read(arguments.attestation),
-        _read(arguments.binding),
+        document,
+        binding,
         expected=_expected(arguments),
         anchors=_anchors(arguments),
         manifest_hash=_manifest_hash(arguments),
@@ -201,11 +241,19 @@ def _read(path: str) -> bytes:
 
 
 def _lines(path: str) -> Iterator[bytes]:
-    """The lines of a file, blank ones left out, none longer than a receipt may be (a longer one reads as malformed)."""
+    """The lines of a file, none longer than one may be (a longer one reads as malformed). Shows how far it is on a
+    terminal, when the file takes more than a moment."""
     try:
         with Path(path).open("rb") as file:
-            while line := file.readline(MAX_RECEIPT + 2):
-                if not line.isspace():
-                    yield line
+            size = os.fstat(file.fileno()).st_size
+            shows = size > _LARGE_FILE and sys.stderr.isatty()
+            done = step = 0
+            while line := file.readline(MAX_LINE + 2):
+                yield line
+                done += len(line)
+                if shows and done * 100 // size > step:
+                    step = done * 100 // size
+                    sys.stderr.write(f"\r{step:3d} %" if step < 100 else "\r     \r")
+                    sys.stderr.flush()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
-from adytum_verify.audit import ChainReport
+from adytum_verify.audit import ChainReport, Defect, Problem
 from adytum_verify.codes import AttestationError
 from adytum_verify.document import AttestationDocument
 from adytum_verify.policy import MANDATORY, ZERO_PCR
@@ -24,7 +24,7 @@ def refusal(error: AttestationError | AdytumError) -> Result:
 
 def attestation(document: AttestationDocument, binding: Binding | None, *, archived: bool) -> Result:
     result: Result = {"verified": True, **_document(document)}
-    result["certificates_valid_until"] = _time(document.valid_until_ms)
+    result["certificates_valid_until"] = time_text(document.valid_until_ms)
     if binding is not None:
         result["binding"] = {
             "build": binding.build,
@@ -55,7 +55,7 @@ def receipt(verified: VerifiedReceipt, *, attested: bool) -> Result:
         "key_source": _key_source(attested=attested),
         "chain": body.chain,
         "sequence": body.sequence,
-        "time": _time(body.time),
+        "time": time_text(body.time),
         "tenant": body.tenant,
         "principal": body.principal,
         "operation": body.operation,
@@ -75,31 +75,61 @@ def receipt(verified: VerifiedReceipt, *, attested: bool) -> Result:
     }
 
 
-def audit(report: ChainReport, *, head_given: bool, attested: bool) -> Result:
+_MEANS: Final = {
+    Defect.MISSING: "its number is nowhere",
+    Defect.TRUNCATED: "the records end before it, and a signed head or checkpoint says that it was made",
+    Defect.EDITED: "its bytes are not those that were signed",
+    Defect.FORGED: "nobody signed it",
+    Defect.UNSIGNED: "its signature was taken away",
+    Defect.REORDERED: "it stands in another place",
+    Defect.DUPLICATED: "it is there twice",
+    Defect.FORKED: "the enclave's key signed two different histories",
+    Defect.CONTRADICTED: "the chain and a signed checkpoint tell different histories",
+    Defect.FOREIGN: "it belongs to another chain",
+    Defect.UNATTESTED: "a key signed it that is not the attested one",
+    Defect.MALFORMED: "it cannot be read as one",
+}
+
+
+def audit(report: ChainReport, *, head_given: bool, attested: bool, ignored: int = 0) -> Result:
     result: Result = {"verified": report.is_intact}
     if report.problem is not None:
         result["code"] = "RECEIPT_INVALID"
         result["defect"] = report.problem.defect.value
         result["sequence"] = report.problem.sequence
         result["position"] = report.problem.position
-        result["message"] = (
-            f"Record {report.problem.sequence} is {report.problem.defect.value} "
-            f"(record {report.problem.position} of the file). Nothing after it was checked."
-        )
+        result["subject"] = report.problem.subject
+        result["message"] = said(report.problem)
     result["key_source"] = _key_source(attested=attested)
     result["chain"] = report.chain
     result["records"] = report.records
     if report.head is not None:
         result["first"] = report.first_sequence
-        result["first_time"] = _time(report.first_time_ms)
+        result["first_time"] = time_text(report.first_time_ms)
         result["last"] = report.head.sequence
-        result["last_time"] = _time(report.last_time_ms)
+        result["last_time"] = time_text(report.last_time_ms)
         result["head"] = f"{report.head.sequence}:{report.head.link.hex()}"
+    newest = report.newest_checkpoint
+    result["checkpoints"] = report.checkpoints
+    if newest is not None:
+        result["newest_checkpoint"] = newest.sequence
+        result["newest_checkpoint_time"] = time_text(newest.time_ms)
+    if ignored:
+        result["ignored_lines"] = ignored
     if report.problem is None and not head_given:
         result["note"] = (
-            "records cut off behind the last one would not show: compare with a head that you hold (--head)"
+            "records cut off behind the last one would not show: compare with a head (--head) or a second copy of"
+            " checkpoints (--checkpoints) that you hold"
         )
     return result
+
+
+def said(problem: Problem) -> str:
+    """The problem as a sentence."""
+    where = f"line {problem.position}" if problem.position else "of the checkpoints that you hold"
+    name = "Record" if problem.subject == "record" else "The checkpoint at"
+    sentence = f"{name} {problem.sequence} ({where}) is {problem.defect.value}: {_MEANS[problem.defect]}."
+    return f"{sentence} Nothing after it was checked."
 
 
 def to_json(result: Result) -> str:
@@ -140,7 +170,7 @@ def _document(document: AttestationDocument) -> Result:
 
     return {
         "module_id": document.module_id,
-        "time": _time(document.timestamp_ms),
+        "time": time_text(document.timestamp_ms),
         "timestamp_ms": document.timestamp_ms,
         "pcrs": {f"PCR{index}": document.pcrs[index].hex() for index in sorted(document.pcrs)},
         "public_key": shown(document.public_key),
@@ -153,7 +183,8 @@ def _key_source(*, attested: bool) -> str:
     return "attestation document" if attested else "given on the command line"
 
 
-def _time(milliseconds: int) -> str:
+def time_text(milliseconds: int) -> str:
+    """ISO 8601, UTC. Whatever the number is."""
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError):  # an unverified document may say the year 285,000

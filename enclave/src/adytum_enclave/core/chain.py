@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from adytum_wire import limits, receipts
+from adytum_wire import checkpoints, limits, receipts, strict_json
+from adytum_wire.pae import CHECKPOINT, pae
 from adytum_wire.receipts import GENESIS, ApprovalOutcome, LimitOutcome, Receipt, ReceiptEnvelope, RuleOutcome
 from adytum_wire.types import sha256
 
@@ -72,6 +73,7 @@ class ReceiptChain:
         self._sign = sign
         self._link = GENESIS
         self._sequence = 0
+        self._head = (0, GENESIS)  # of what is sealed
         self._open: list[Ticket] = []
         self._sealed: deque[bytes] = deque(maxlen=limits.MAX_REMEMBERED_RECEIPTS)  # the last ones, without gaps
 
@@ -129,6 +131,24 @@ class ReceiptChain:
                 )
             )
             self._sealed.append(ticket.envelope)
+        self._head = (head.sequence, head.link)
+
+    @property
+    def head(self) -> tuple[str, int, bytes]:
+        """(chain, sequence, link) of the last receipt that is signed."""
+        return self._chain, *self._head
+
+    def checkpoint(self, time_ms: int) -> bytes:
+        """A signed statement of where the chain stands (spec/receipts.md, R-10), as envelope bytes. It covers sealed
+        receipts only: one that is still open has no signature yet, and nobody has seen it."""
+        sequence, link = self._head
+        body = strict_json.encode(
+            checkpoints.CheckpointBody(chain=self._chain, sequence=sequence, head=link.hex(), time=time_ms)
+        )
+        signature = self._sign(pae(CHECKPOINT, body)).hex()
+        return strict_json.encode(
+            checkpoints.CheckpointEnvelope(body=body.decode(), key=self._key, signature=signature)
+        )
 
     def remembered(self, first: int) -> list[bytes]:
         """Envelopes from number `first` on, as many as `limits.MAX_RECEIPTS_REPLY` allows; empty when there are none

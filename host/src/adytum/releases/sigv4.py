@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for the one request that the host sends to KMS: POST /, no query.
+"""AWS Signature Version 4 for the requests that the host sends itself: POST / to KMS, PUT of an object to S3. No query.
 
 The enclave signs with a module of its own, which is measured and not shared: the host may not import the enclave.
 Source: IAM User Guide, "Create a signed AWS API request".
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,19 +23,33 @@ def signed_headers(
 ) -> dict[str, str]:
     """The headers to send with `body` to KMS. `target`: e.g. "TrentService.Decrypt". `now_ms`: since the epoch; AWS
     takes five minutes either way."""
+    headers = {"content-type": "application/x-amz-json-1.1", "host": host, "x-amz-target": target}
+    return signed(
+        "POST", "/", headers, body=body, service="kms", region=region, credentials=credentials, now_ms=now_ms
+    )
+
+
+def signed(
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    *,
+    body: bytes,
+    service: str,
+    region: str,
+    credentials: Credentials,
+    now_ms: int,
+) -> dict[str, str]:
+    """`headers` (names in lower case, `host` among them, all of which are signed) with the signature of the request.
+    `path`: as sent, of characters that need no escape."""
     moment = (_EPOCH + timedelta(milliseconds=now_ms)).strftime("%Y%m%dT%H%M%SZ")
-    headers = {
-        "content-type": "application/x-amz-json-1.1",
-        "host": host,
-        "x-amz-date": moment,
-        "x-amz-target": target,
-    }
+    headers = {**headers, "x-amz-date": moment}
     if credentials.session_token:
         headers["x-amz-security-token"] = credentials.session_token
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    canonical = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
-    scope = f"{moment[:8]}/{region}/kms/aws4_request"
+    canonical = f"{method}\n{path}\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+    scope = f"{moment[:8]}/{region}/{service}/aws4_request"
     text = f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = b"AWS4" + credentials.secret_access_key.encode()
     for part in scope.split("/"):
