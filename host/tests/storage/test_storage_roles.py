@@ -38,7 +38,7 @@ async def test_every_table_has_its_rights(granted: str) -> None:
     assert {row["relname"] for row in rows} - {"adytum_migrations"} == set(GRANTS)
 
 
-@pytest.mark.parametrize("table", ["receipts", "checkpoints", "approvals", "attestations", "policies", "requests"])
+@pytest.mark.parametrize("table", ["receipts", "checkpoints", "approvals", "policies", "requests"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}"])
 async def test_the_service_cannot_destroy_what_proves_something(granted: str, table: str, statement: str) -> None:
     with pytest.raises(DENIED):

@@ -16,6 +16,7 @@ import asyncpg
 from adytum.app import Service, running_service
 from adytum.client import AsyncAdytum
 from adytum.settings import Settings
+from adytum.storage import migrate, roles
 from adytum.storage.embedded import EmbeddedPostgres, binary
 from adytum.storage.rows import record_of
 from adytum_sim.enclave.process import EnclaveProcess
@@ -92,10 +93,12 @@ async def running_host(
     durable: bool = True,
     others: Sequence[Path] = (),
     settings: Mapping[str, Any] | None = None,
+    least_privilege: bool = False,
 ) -> AsyncIterator[Host]:
     """Start PostgreSQL in `directory` and the service; it configures the enclave, and is ready when handed out.
 
     `others`: directories of further enclaves, which need not run yet. `settings`: further sections, such as `canary`.
+    `least_privilege`: the service logs in with the role `adytum_service` and no more; `Host.dsn` stays the owner's.
     """
     manifest_file, roots_file = directory / "manifest.json", directory / "roots.pem"
     manifest_file.write_bytes(stack.manifest)
@@ -103,6 +106,11 @@ async def running_host(
     postgres = EmbeddedPostgres(directory / "pg", durable=durable)
     await asyncio.to_thread(postgres.start)
     try:
+        serves_as = postgres.dsn()
+        if least_privilege:
+            await migrate.upgrade(postgres.dsn())
+            await roles.grant(postgres.dsn())
+            serves_as = await _login(postgres.dsn())
         enclaves = [{"developmentDirectory": str(place)} for place in (stack.directory, *others)]
         made = Settings.model_validate(
             {
@@ -115,7 +123,7 @@ async def running_host(
                     "enclaves": enclaves,
                     "requestTimeoutSeconds": REQUEST_SECONDS,
                 },
-                "database": {"dsn": postgres.dsn()},
+                "database": {"dsn": serves_as},
                 "http": {"port": 0},
             }
         )
@@ -127,13 +135,23 @@ async def running_host(
             made,
             enclave=None if isinstance(stack.enclave, EnclaveProcess) else stack.enclave.client(),
             credentials=credentials,
-            migrate_first=True,
+            migrate_first=not least_privilege,
             supervisor_poll_s=0.2,
         ) as service:
             await service.ready(READY_SECONDS)
             yield Host(service, postgres, postgres.dsn(), stack)
     finally:
         await asyncio.to_thread(postgres.stop)
+
+
+async def _login(owner: str) -> str:
+    """A login with the service's role; its connection string."""
+    connection = await asyncpg.connect(owner)
+    try:
+        await connection.execute(f"CREATE ROLE wallet LOGIN IN ROLE {roles.SERVICE}")
+    finally:
+        await connection.close()
+    return owner.replace("postgres@", "wallet@", 1)
 
 
 def write_release(stack: Stack, path: Path) -> None:

@@ -35,15 +35,16 @@ GRANTS: Final[dict[str, tuple[str, str]]] = {
     "sealed_keys": (_READ, _NOTHING),
     "recovery_envelopes": (_SHRED, _NOTHING),
     "policies": (_APPEND, _READ),
-    "requests": (_APPEND, "SELECT (tenant, request_id, operation, state, code, field, receipt_chain,"
+    "requests": (_STATE, "SELECT (tenant, request_id, operation, state, code, field, receipt_chain,"
                  " receipt_sequence, created_at, body_hash)"),
     "pending_requests": (_ALL, _NOTHING),
     "approvals": (_APPEND, _READ),
     "receipts": (_APPEND, _READ),
     "checkpoints": (_APPEND, _READ),
     "audit_cursors": (_STATE, _READ),
+    "usage_snapshots": (_STATE, _READ),
     "enclaves": (_STATE, _READ),
-    "attestations": (_APPEND, _READ),
+    "attestations": (_SHRED, _READ),  # of a boot only the first and the newest are kept
     "releases": (_STATE, _READ),
     "enclave_reports": (_ALL, _READ),
     "jobs": (_STATE, _READ),
