@@ -10,6 +10,7 @@ and a policy that parses decides about any subject.
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import atheris
 
@@ -17,10 +18,13 @@ with atheris.instrument_imports():
     from adytum_policy.content import bitcoin, ethereum, rlp, solana, typed_data
     from adytum_policy.decide import decide
     from adytum_policy.document import open_policy, parse_policy
+    from adytum_policy.facts import EthereumFacts
     from adytum_policy.rules import Subject
+    from adytum_policy.usage import UnknownUsage
+    from adytum_policy.votes import Vote
     from adytum_wire.errors import AdytumError, Code
     from adytum_wire.manifest import Admin, Tenant
-    from adytum_wire.types import Scheme, SigningScheme
+    from adytum_wire.types import Scheme, SigningScheme, sha256
 
 ADMIN = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c"
 KEY = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")
@@ -30,6 +34,22 @@ TENANT = Tenant(
     admins=[Admin(id="ada", scheme=Scheme.ED25519, public_key=ADMIN)],
     threshold=1,
 )
+ETHER = EthereumFacts(
+    type="ethereum-transaction", chain_id=1, to=b"\1" * 20, value=5, max_fee=1, selector=b"", token=None
+)
+
+
+def vote(name: str, decision: Literal["approve", "reject"]) -> Vote:
+    """By somebody with the role "a", under version 1."""
+    return Vote(
+        principal_id=name,
+        roles=("a",),
+        decision=decision,
+        policy_version=1,
+        issued_at=0,
+        expires_at=0,
+        digest=sha256(name.encode()),
+    )
 
 
 class Finding(Exception):
@@ -38,13 +58,18 @@ class Finding(Exception):
 
 def policy(data: bytes) -> None:
     parsed = parse_policy(data)
-    for operation in ("sign", "seal"):
-        subject = Subject(
-            operation=operation, principal_id="alice", roles=(), algorithm="secp256k1", labels=("a",), facts=None
-        )
-        decision = decide(subject, parsed, 0)
-        if decision.allowed and operation == "sign":
+    asked = {"principal_id": "alice", "roles": ("a",), "algorithm": "secp256k1", "labels": ("a",), "path": "m/0"}
+    for operation, facts in (("sign", None), ("sign", ETHER), ("seal", None)):
+        subject = Subject(operation=operation, facts=facts, key_id="key-1", **asked)
+        plain = decide(subject, parsed, 0)
+        if plain.allowed and operation == "sign" and facts is None:
             raise Finding("signed without facts")
+        blind = decide(subject, parsed, 0, usage=UnknownUsage())
+        if blind.allowed and (not plain.allowed or blind.charges):
+            raise Finding("a limit was passed that nobody knows")
+        refused = decide(subject, parsed, 0, votes=(vote("bob", "approve"), vote("eve", "reject")))
+        if refused.allowed and refused.waited:
+            raise Finding("a rejection was not heard")
 
 
 def envelope(data: bytes) -> None:
@@ -76,10 +101,13 @@ def typed(data: bytes) -> None:
 
 
 def partially_signed(data: bytes) -> None:
-    decoded = bitcoin.decode(data, "mainnet", KEY, SigningScheme.BIP340)
-    if decoded.parsed.encode([dict(one) for one in decoded.parsed.inputs]) != data:
-        raise Finding("a second spelling of a PSBT")
-    decoded.finish_all((bytes(64),) * len(decoded.payloads))
+    for path in ("", "m/86'/0'/0'"):
+        decoded = bitcoin.decode(data, "mainnet", SigningScheme.BIP340, public_key=KEY, path=path)
+        if decoded.parsed.encode([dict(one) for one in decoded.parsed.inputs]) != data:
+            raise Finding("a second spelling of a PSBT")
+        if path and len(decoded.claims) < len({one.claim for one in decoded.to_sign}):
+            raise Finding("a key is to sign that is not to be proven")
+        decoded.finish_all((bytes(64),) * len(decoded.payloads))
 
 
 def item(data: bytes) -> None:

@@ -1,7 +1,7 @@
 """The messages in the frames: MessagePack, tagged, frozen; unknown fields and trailing bytes refuse (spec/wire.md).
 
-Two ports. Control: `Hello`, `Configure`, `SetCredentials`, `PutPolicy`, `PutUsage`, `ResetUsage`, `Attest`, `Health`,
-`GetReceipts`, `Checkpoint`. Data: `Execute`, one
+Two ports. Control: `Hello`, `Configure`, `SetCredentials`, `PutPolicy`, `PutUsage`, `ResetUsage`, `GetUsage`,
+`Attest`, `Health`, `GetReceipts`, `Checkpoint`. Data: `Execute`, one
 message for every operation that a client stamps: the operation stands in the signed body and nowhere else, so the host
 has no field in which to name another one.
 """
@@ -90,6 +90,12 @@ class ResetUsage(Struct, frozen=True, forbid_unknown_fields=True, tag="reset_usa
     envelope: bytes
 
 
+class GetUsage(Struct, frozen=True, forbid_unknown_fields=True, tag="get_usage"):
+    """What of the tenant's limits is used and held now."""
+
+    tenant: TenantId
+
+
 class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, tag="checkpoint"):
     """Sign the chain's head as it is now."""
 
@@ -156,6 +162,26 @@ class GetReceiptsReply(Struct, frozen=True, forbid_unknown_fields=True, tag="get
     receipts: list[bytes]
 
 
+class UsageEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """`used`: charged within the window; `held`: reserved by requests under way. Both in decimal."""
+
+    limit: str
+    scope: str
+    window_ms: int
+    used: str
+    held: str
+
+
+class GetUsageReply(Struct, frozen=True, forbid_unknown_fields=True, tag="get_usage_reply"):
+    """`version`: of the newest snapshot, 0 for none. `is_known`: what was used before this boot is among `entries`;
+    until then a limit is closed, unless admins reset it or its window has passed since the start."""
+
+    boot_id: str
+    version: int
+    is_known: bool
+    entries: list[UsageEntry]
+
+
 class CheckpointReply(Struct, frozen=True, forbid_unknown_fields=True, tag="checkpoint_reply"):
     """`envelope`: JSON bytes (adytum_wire.checkpoints)."""
 
@@ -186,7 +212,17 @@ class Refusal(Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
 T = TypeVar("T")
 
 ControlRequest = (
-    Hello | Configure | SetCredentials | PutPolicy | PutUsage | ResetUsage | Attest | Health | GetReceipts | Checkpoint
+    Hello
+    | Configure
+    | SetCredentials
+    | PutPolicy
+    | PutUsage
+    | ResetUsage
+    | GetUsage
+    | Attest
+    | Health
+    | GetReceipts
+    | Checkpoint
 )
 DataRequest = Execute
 Reply = (
@@ -197,6 +233,7 @@ Reply = (
     | AttestReply
     | HealthReply
     | GetReceiptsReply
+    | GetUsageReply
     | CheckpointReply
     | ExecuteReply
     | Refusal

@@ -55,6 +55,18 @@ def test_an_error_frees_the_id_but_a_rerun_that_fails_does_not() -> None:
     assert code_of(replay, "one", b"other") is Code.REQUEST_CONFLICT
 
 
+def test_requests_that_came_to_nothing_leave_no_memory_behind() -> None:
+    """Somebody with a key could send a request with a bad approval again and again, each remembered for a day."""
+    replay: Replay[str] = Replay(WINDOW)
+    kept = finished(replay, "kept", repeatable=False)
+    for _ in range(5000):
+        entry = replay.admit("acme", "one", b"d", repeatable=False, now_ms=0, lives_until_ms=86_400_000)
+        replay.forget(entry)
+    assert len(replay._ages) <= 1100
+    assert code_of(replay, "kept", b"d", repeatable=False) == kept.answer
+    assert code_of(replay, "kept", b"d", repeatable=False, now=WINDOW + 1) == "fresh"
+
+
 def test_what_cannot_be_made_again_is_refused_once_forgotten_and_signatures_cannot_push_it_out() -> None:
     replay: Replay[str] = Replay(WINDOW, max_answers=2)
     finished(replay, "key", repeatable=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adytum.client.signers import KeySigner
+from adytum_sim.passkeys import Passkey
 from adytum_wire import dsse
-from adytum_wire.pae import POLICY, REQUEST, pae
+from adytum_wire.approvals import Approval, KeyProof
+from adytum_wire.pae import APPROVAL, POLICY, REQUEST, pae
 from adytum_wire.requests import Stamp
 from adytum_wire.types import Scheme
 
@@ -48,12 +50,18 @@ class Person:
     def stamp(self, body: bytes) -> Stamp:
         return Stamp(self.scheme, self.public_key, self.sign(pae(REQUEST, body)))
 
+    def approval(self, statement: bytes, *, index: int = 0, path: tuple[bytes, ...] = ()) -> Approval:
+        """`statement` (see `approval_statement`) signed with the person's key."""
+        proof = KeyProof(scheme=self.scheme, public_key=self.public_key, signature=self.sign(pae(APPROVAL, statement)))
+        return Approval(statement=statement, proof=proof, index=index, path=path)
+
     def as_admin(self) -> dict[str, Any]:
         return {"id": self.name, "scheme": self.scheme.value, "public_key": self.public_key.hex()}
 
-    def as_principal(self, *roles: str) -> dict[str, Any]:
+    def as_principal(self, *roles: str, passkeys: Sequence[Passkey] = ()) -> dict[str, Any]:
         key = {"scheme": self.scheme.value, "public_key": self.public_key.hex()}
-        return {"id": self.name, "keys": [key], "passkeys": [], "roles": list(roles)}
+        entries = [passkey.entry() for passkey in passkeys]
+        return {"id": self.name, "keys": [key], "passkeys": entries, "roles": list(roles)}
 
 
 def request_body(tenant: str, operation: str, issued_at: int, /, *, request_id: str = "", **fields: Any) -> bytes:
@@ -67,6 +75,36 @@ def request_body(tenant: str, operation: str, issued_at: int, /, *, request_id: 
         **fields,
     }
     return json.dumps(body).encode()
+
+
+def approval_statement(
+    tenant: str,
+    subject: bytes | Mapping[str, Any],
+    *,
+    policy_version: int,
+    issued_at: int,
+    expires_at: int | None = None,
+    decision: str = "approve",
+    **changes: Any,
+) -> bytes:
+    """What an approver signs. `subject`: a request's digest (32 bytes), or the whole member (a batch, or a wrong one).
+    Times in ms; it holds for an hour unless `expires_at` says otherwise. `changes`: wrong or additional members."""
+    statement = {
+        "v": 1,
+        "tenant": tenant,
+        "subject": {"type": "request", "digest": subject.hex()} if isinstance(subject, bytes) else dict(subject),
+        "policy_version": policy_version,
+        "decision": decision,
+        "issued_at": issued_at,
+        "expires_at": issued_at + 3_600_000 if expires_at is None else expires_at,
+        **changes,
+    }
+    return json.dumps(statement).encode()
+
+
+def batch_subject(root: bytes, size: int) -> dict[str, Any]:
+    """The subject of a statement about `size` requests (adytum_policy.approvals.merkle)."""
+    return {"type": "batch", "root": root.hex(), "size": size}
 
 
 def signed_policy(document: Mapping[str, Any], *admins: Person) -> bytes:

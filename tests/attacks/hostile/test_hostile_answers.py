@@ -13,12 +13,12 @@ from adytum_sim.hostile.declared import Stop, Unproven, row, table
 from adytum_sim.hostile.paths import COSE, JSON, JSON_TEXT, MSGPACK, PAYLOAD, Codec, Path, edit
 from adytum_sim.hostile.relay import whole
 from adytum_sim.hostile.site import OPERATIONS, Site, attested
-from adytum_verify import AttestationError, verify_chain, verify_enclave
+from adytum_verify import AttestationError, verify_chain, verify_checkpoint, verify_enclave
 from adytum_wire import messages
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.frames import Kind
 from adytum_wire.manifest import manifest_hash
-from adytum_wire.messages import AttestReply, Execute, ExecuteReply, GetReceiptsReply, Refusal, Reply
+from adytum_wire.messages import AttestReply, CheckpointReply, Execute, ExecuteReply, GetReceiptsReply, Refusal, Reply
 from adytum_wire.requests import parse_body
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("hostile-answers")]
@@ -234,6 +234,40 @@ async def proof_code(site: Site, variant: Variant) -> str:
     return "accepted"
 
 
+CHECKPOINT: dict[str, Path] = {
+    "CheckpointReply": (MSGPACK,),
+    "CheckpointEnvelope": (MSGPACK, "envelope", JSON),
+    "CheckpointBody": (MSGPACK, "envelope", JSON, "body", JSON_TEXT),
+}
+
+
+@pytest.mark.parametrize(("struct", "field"), fields_of(*CHECKPOINT))
+async def test_a_changed_checkpoint_is_noticed(site: Site, struct: str, field: str) -> None:
+    """Forge, cut, and swap what says where the chain stood; the receipt key's other signatures do not serve."""
+    stop = row(struct, field)
+    assert isinstance(stop, Stop)
+    envelope = await site.client.checkpoint()
+    genuine = verify_checkpoint(envelope, receipt_key=site.receipt_key)
+    reply = messages.encode(CheckpointReply(envelope))
+    changed = [(v.payload, v.malformed) for v in variants(reply, struct, CHECKPOINT[struct], field)]
+    if (struct, field) == ("CheckpointEnvelope", "signature"):
+        [receipt] = (await site.client.get_receipts(1))[:1]
+        stolen = json.loads(envelope) | {"signature": json.loads(receipt)["signature"]}
+        changed.append((messages.encode(CheckpointReply(json.dumps(stolen).encode())), False))
+    for payload, malformed in changed:
+
+        async def hook(_port: int, frame: Any, payload: bytes = payload) -> list[bytes | None]:
+            return [whole(Kind.REPLY, frame, payload)]
+
+        site.relay.on_reply = hook
+        with pytest.raises(AdytumError) as caught:
+            verify_checkpoint(await site.client.checkpoint(), receipt_key=site.receipt_key)
+        assert caught.value.code.value in (stop.malformed if malformed else stop.codes)
+        site.relay.honest()
+    assert len(changed) >= 3
+    assert verify_checkpoint(await site.client.checkpoint(), receipt_key=site.receipt_key).link == genuine.link
+
+
 @pytest.mark.parametrize("field", ["type", "receipts"])
 async def test_a_changed_list_of_receipts_is_noticed(site: Site, field: str) -> None:
     """Drop, reorder, cut, swap and repeat what the audit fetches."""
@@ -273,12 +307,15 @@ async def test_a_field_that_proves_nothing_changes_nothing(site: Site, struct: s
         "HelloReply": site.client.hello,
         "HealthReply": site.client.health,
         "PutPolicyReply": lambda: site.client.put_policy("acme", site.envelope()),
+        "GetUsageReply": lambda: usage_reply(site),
+        "UsageEntry": lambda: usage_reply(site),
         "Refusal": lambda: site.pass_on(message),
         "ConfigureReply": lambda: configure_reply(site),
     }[struct]()
     reply = await honest
     count = 0
-    for variant in variants(messages.encode(reply), struct, (MSGPACK,), field):
+    path: Path = (MSGPACK, "entries", 0) if struct == "UsageEntry" else (MSGPACK,)
+    for variant in variants(messages.encode(reply), struct, path, field):
         if variant.malformed:
             with pytest.raises(AdytumError):
                 messages.decode_reply(variant.payload)
@@ -294,11 +331,18 @@ async def test_a_field_that_proves_nothing_changes_nothing(site: Site, struct: s
     assert (receipt["policy_version"], receipt["chain"]) == (5, proven.boot_id)
 
 
+async def usage_reply(site: Site) -> messages.GetUsageReply:
+    reply = await site.client.get_usage("acme")
+    return messages.GetUsageReply(reply.boot_id, 1, True, [messages.UsageEntry("daily", "tenant", 60_000, "2", "1")])
+
+
 async def configure_reply(site: Site) -> messages.ConfigureReply:
     return messages.ConfigureReply(manifest_hash(site.stack.manifest), site.stack.pcrs[16])
 
 
-@pytest.mark.parametrize("struct", ["HelloReply", "HealthReply", "PutPolicyReply", "ConfigureReply", "Done"])
+@pytest.mark.parametrize(
+    "struct", ["HelloReply", "HealthReply", "PutPolicyReply", "ConfigureReply", "Done", "GetUsageReply"]
+)
 async def test_an_answer_of_another_kind_is_refused_by_the_client(site: Site, struct: str) -> None:
     """Downgrade: the host answers with another message, or with none."""
     calls: dict[str, Any] = {
@@ -306,6 +350,7 @@ async def test_an_answer_of_another_kind_is_refused_by_the_client(site: Site, st
         "HealthReply": site.client.health,
         "PutPolicyReply": lambda: site.client.put_policy("acme", site.envelope()),
         "ConfigureReply": lambda: site.client.configure(b"{}"),
+        "GetUsageReply": lambda: site.client.get_usage("acme"),
         "Done": lambda: site.client.set_credentials(site.stack.credentials),
     }
     seen: list[bytes] = []

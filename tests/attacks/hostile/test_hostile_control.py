@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from adytum.client.usage import draft_reset, sign_reset
 from adytum.enclave.connection import EnclaveConnection
 from adytum.enclave.endpoint import UnixEndpoint
 from adytum_policy.shape import PolicyDocument
@@ -27,17 +28,23 @@ from adytum_wire.frames import Kind
 from adytum_wire.messages import (
     Attest,
     AttestReply,
+    Checkpoint,
+    CheckpointReply,
     Configure,
     Done,
     ExecuteReply,
     GetReceipts,
     GetReceiptsReply,
+    GetUsage,
     Health,
+    HealthReply,
     Hello,
     PutPolicy,
     PutPolicyReply,
+    PutUsage,
     Refusal,
     Reply,
+    ResetUsage,
     SetCredentials,
 )
 
@@ -47,9 +54,13 @@ NONCE = b"n" * 32
 PLACES: dict[str, Path] = {
     "Hello": (MSGPACK,),
     "Health": (MSGPACK,),
+    "Checkpoint": (MSGPACK,),
     "Attest": (MSGPACK,),
     "GetReceipts": (MSGPACK,),
     "PutPolicy": (MSGPACK,),
+    "PutUsage": (MSGPACK,),
+    "ResetUsage": (MSGPACK,),
+    "GetUsage": (MSGPACK,),
     "Envelope": (MSGPACK, "envelope", JSON),
     "Signature": (MSGPACK, "envelope", JSON, "signatures", 0),
 }
@@ -85,6 +96,13 @@ async def instead(site: Site, line: EnclaveConnection, message: msgspec.Struct, 
 def honest(site: Site, struct: str) -> msgspec.Struct:
     if struct in ("Envelope", "Signature", "PutPolicy"):
         return PutPolicy("acme", site.envelope(version=6))
+    if struct == "Checkpoint":
+        return Checkpoint()
+    if struct == "ResetUsage":
+        data = draft_reset("acme", site.binding.boot_id, "*")
+        return ResetUsage("acme", sign_reset(data, [admin.signer for admin in site.stack.admins]))
+    if struct in ("PutUsage", "GetUsage"):
+        return PutUsage("acme", b"\x93\xc0\xc0\xc0") if struct == "PutUsage" else GetUsage("acme")
     return {"Hello": Hello(1), "Health": Health(), "Attest": Attest(NONCE), "GetReceipts": GetReceipts(2)}[struct]
 
 
@@ -99,9 +117,12 @@ async def test_a_changed_control_message_is_refused(
     older = messages.encode(PutPolicy("acme", site.envelope(version=4))) if struct == "PutPolicy" else None
     donor = messages.encode(PutPolicy("acme", site.envelope(version=7, rules=[]))) if struct == "Signature" else None
     count = 0
+    expected = {"Health": HealthReply, "Checkpoint": CheckpointReply}.get(struct)
     for variant in variants(messages.encode(message), struct, PLACES[struct], field, older=older, donor=donor):
         reply = await instead(site, line, message, variant.payload)
         code = reply.code if isinstance(reply, Refusal) else what_a_verifier_says(site, reply)
+        if struct in ("Health", "Checkpoint") and not isinstance(reply, Refusal) and type(reply) is not expected:
+            code = "MESSAGE_INVALID"  # an answer of another kind: so says the client
         assert code in (stop.malformed if variant.malformed else stop.codes), (variant.detail, reply)
         assert await site.state() == site.first_state, variant.detail
         count += 1

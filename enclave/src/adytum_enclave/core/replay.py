@@ -8,7 +8,7 @@ with a deterministic result are carried out again (same key, same bytes) and the
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from adytum_wire import limits
@@ -16,6 +16,7 @@ from adytum_wire.errors import AdytumError, Code
 
 A = TypeVar("A")
 _Id = tuple[str, str]
+_SPARE_AGES = 1024
 
 
 class Entry(Generic[A]):
@@ -107,6 +108,10 @@ class Replay(Generic[A]):
             del self._entries[entry.identity]
 
     def _remember_until(self, until_ms: int, entry: Entry[A]) -> None:
+        # A request that came to nothing leaves its age behind, for as long as approvals may be waited for: for days.
+        if len(self._ages) > 2 * len(self._entries) + _SPARE_AGES:
+            self._ages = [age for age in self._ages if self._entries.get(age[2].identity) is age[2]]
+            heapify(self._ages)
         self._count += 1
         heappush(self._ages, (until_ms, self._count, entry))
 
