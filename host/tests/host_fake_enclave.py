@@ -20,14 +20,17 @@ from adytum.client import hpke
 from adytum.service.ports import AWAITING_MANIFEST, READY
 from adytum.settings import Settings, load
 from adytum_policy.content import address_of, decode_content
+from adytum_policy.document import parse_policy
 from adytum_sim.nsm.document import build_document
 from adytum_sim.pki import DevPki
 from adytum_verify import AllowList
-from adytum_wire import messages, receipts, results, signatures
+from adytum_wire import dsse, messages, receipts, results, signatures
+from adytum_wire.approvals import Approval, parse_statement
 from adytum_wire.binding import Binding, encode_binding
+from adytum_wire.checkpoints import CheckpointBody, CheckpointEnvelope
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Credentials, ExecuteReply, Refusal
-from adytum_wire.pae import REQUEST, pae
+from adytum_wire.pae import CHECKPOINT, POLICY, REQUEST, pae
 from adytum_wire.receipts import GENESIS, Receipt, ReceiptEnvelope, head_bytes, next_link
 from adytum_wire.record import Header, Record, encode_header, parse_header
 from adytum_wire.requests import (
@@ -44,6 +47,7 @@ from adytum_wire.requests import (
     parse_body,
     unseal_info,
 )
+from adytum_wire.strict_json import encode
 from adytum_wire.types import Algorithm, KeyState, RecordKind, derive_key_id, sha256
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
@@ -71,11 +75,16 @@ class ScriptedEnclave:
         self.on_execute: Callable[[], None] = lambda: None
         self.executed = 0  # messages
         self.effects = 0  # requests that were carried out anew
+        self.approvals: list[tuple[Approval, ...]] = []  # of each message
+        self.wants = 0  # approvals that a request needs; one rejection ends it. Nobody verifies them here
         self.attested = 0
         self.manifests: list[bytes] = []
         self.credentials: list[Credentials] = []
         self.policies: dict[str, tuple[int, bytes]] = {}
         self.refuse_policy: Code | None = None
+        self.usage: list[tuple[str, bytes]] = []  # snapshots that were presented
+        self.resets: list[tuple[str, bytes]] = []
+        self.refuse_usage: Code | None = None
         self.secrets: dict[str, bytes] = {}
         self.latest: dict[str, int] = {}
         self.boot()
@@ -124,18 +133,39 @@ class ScriptedEnclave:
         self._up()
         self.credentials.append(credentials)
 
+    async def put_usage(self, tenant: str, snapshot: bytes, *, timeout_s: float | None = None) -> None:
+        self._up()
+        self.usage.append((tenant, snapshot))
+        if self.refuse_usage is not None:
+            raise AdytumError(self.refuse_usage)
+
+    async def reset_usage(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> None:
+        self._up()
+        self.resets.append((tenant, envelope))
+
+    async def get_usage(self, tenant: str, *, timeout_s: float | None = None) -> messages.GetUsageReply:
+        self._up()
+        entry = messages.UsageEntry("daily", "tenant", 86_400_000, "3", "1")
+        return messages.GetUsageReply(self.boot_id, 7, True, [entry])
+
     async def put_policy(
         self, tenant: str, envelope: bytes, *, timeout_s: float | None = None
     ) -> messages.PutPolicyReply:
-        """Here a policy is any bytes that end in its version."""
+        """Here a policy is any bytes that end in its version, or an envelope of a real one, signed by whomever."""
         self._up()
         if self.refuse_policy is not None:
             raise AdytumError(self.refuse_policy)
-        version = int(envelope.rsplit(b"=", 1)[1])
+        payload = envelope
+        if envelope.startswith(b"{"):
+            payload, _ = dsse.parse(envelope, POLICY, limit=2**20, code=Code.POLICY_INVALID)
+            version = parse_policy(payload).version
+        else:
+            payload = envelope
+            version = int(envelope.rsplit(b"=", 1)[1])
         if version < self.policies.get(tenant, (0, b""))[0]:
             raise AdytumError(Code.POLICY_ROLLBACK)
         self.policies[tenant] = (version, envelope)
-        return messages.PutPolicyReply(version, sha256(envelope))
+        return messages.PutPolicyReply(version, sha256(payload))
 
     async def attest(self, nonce: bytes, *, timeout_s: float | None = None) -> messages.AttestReply:
         self._up()
@@ -173,16 +203,34 @@ class ScriptedEnclave:
         self._up()
         return self.trail[first - 1 :]
 
+    async def checkpoint(self, *, timeout_s: float | None = None) -> bytes:
+        self._up()
+        body = encode(CheckpointBody(chain=self.boot_id, sequence=self._sequence, head=self._link.hex(), time=now_ms()))
+        return encode(
+            CheckpointEnvelope(
+                body=body.decode(),
+                key=self.receipt_key.public_key().public_bytes_raw().hex(),
+                signature=self.receipt_key.sign(pae(CHECKPOINT, body)).hex(),
+            )
+        )
+
     def close(self) -> None:
         self.down = True
 
     # --- data
 
     async def execute(
-        self, body: bytes, stamp: Stamp, record: Record | None = None, *, timeout_s: float | None = None
+        self,
+        body: bytes,
+        stamp: Stamp,
+        record: Record | None = None,
+        approvals: tuple[Approval, ...] = (),
+        *,
+        timeout_s: float | None = None,
     ) -> ExecuteReply | Refusal:
         self._up()
         self.executed += 1
+        self.approvals.append(approvals)
         self.on_execute()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
@@ -201,6 +249,10 @@ class ScriptedEnclave:
             if self.refuse_as == "deny":
                 self._answers[identity] = (body, refusal)
             return refusal
+        if self.wants:
+            refusal = self._weigh(parsed, body, approvals)
+            if refusal is not None:
+                return refusal
         try:
             reply = self._carry_out(parsed, body, record)
         except AdytumError as error:
@@ -209,6 +261,18 @@ class ScriptedEnclave:
         self.effects += 1
         self._answers[identity] = (body, reply)
         return reply
+
+    def _weigh(self, body: Body, raw: bytes, approvals: tuple[Approval, ...]) -> Refusal | None:
+        said = [parse_statement(approval.statement).decision for approval in approvals]
+        code = Code.APPROVALS_REJECTED if "reject" in said else Code.APPROVALS_MISSING
+        if code is Code.APPROVALS_MISSING and len(said) >= self.wants:
+            return None
+        summary = decode_content(body.content, body.scheme).summary if isinstance(body, Sign) else {}
+        receipt = self.receipt(body, raw, decision="deny", code=code.value, summary=summary)
+        refusal = Refusal(code.value, "", 0, receipt)
+        if code is Code.APPROVALS_REJECTED:
+            self._answers[body.tenant, body.request_id] = (raw, refusal)
+        return refusal
 
     def _carry_out(self, body: Body, raw: bytes, record: Record | None) -> ExecuteReply:
         if isinstance(body, GenerateKey | ImportKey | Seal):
@@ -338,6 +402,7 @@ class ScriptedEnclave:
             "code": code,
             "rules": [],
             "approvals": [],
+            "wanted": [],
             "limits": [],
             "policy_version": 1,
             "policy_digest": "",

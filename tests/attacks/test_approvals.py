@@ -180,6 +180,10 @@ async def test_an_approval_by_somebody_who_was_removed_is_refused(office: Office
     await office.assert_refused(Code.APPROVAL_UNKNOWN, body, *given)
     # Nor does what bob said under the older policy count under the newer one.
     receipt = await office.assert_refused(Code.APPROVALS_MISSING, body, given[0])
+    [wanted] = receipt.wanted
+    assert (wanted.rule, wanted.role, wanted.count, list(wanted.counted)) == ("pay", "approver", 2, ["bob"])
+    assert "carol" in wanted.missing
+    assert not {"alice", "bob"} & set(wanted.missing)
     assert outcomes(receipt) == [("bob", "policy-version")]
     text = office.statement(body)
     reply = await office.send(body, office.bob.approval(text), office.dave.approval(text))

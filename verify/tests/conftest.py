@@ -302,6 +302,7 @@ class Ledger:
             "code": "",
             "rules": [receipts.RuleOutcome("hot", "allow")],
             "approvals": [],
+            "wanted": [],
             "limits": [],
             "policy_version": 3,
             "policy_digest": "11" * 32,

@@ -103,6 +103,7 @@ FIELDS: dict[str, Any] = {
     "code": "POLICY_DENIED",
     "rules": [],
     "approvals": [],
+    "wanted": [{"rule": "pay", "role": "approver", "count": 2, "counted": [], "missing": ["bob"]}],
     "limits": [],
     "policy_version": 4,
     "policy_digest": "77" * 32,

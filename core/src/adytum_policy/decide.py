@@ -22,28 +22,29 @@ from adytum_policy.tally import Tally, tally
 from adytum_policy.usage import Charge, NoUsage, Usage, charge_of
 from adytum_policy.votes import Vote
 from adytum_wire.errors import Code
-from adytum_wire.receipts import ApprovalOutcome, RuleOutcome
+from adytum_wire.receipts import MAX_MISSING, ApprovalOutcome, RuleOutcome, Wanted
 
-__all__ = ["ContentFacts", "Decision", "Subject", "TokenFacts", "Wanted", "decide"]
+__all__ = ["Blocked", "ContentFacts", "Decision", "Subject", "TokenFacts", "Wanted", "decide"]
 
 _NO_USAGE = NoUsage()
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What an allow rule that matches still lacks: `count` people with `role`; `counted` have approved; `missing` are
-    those who could."""
+class Blocked(Struct, frozen=True, kw_only=True):
+    """A limit that stands in the way of `rule`. `charge` is None when the amount cannot be known (or the limit counts
+    per key and there is no key yet); `used` is None when the enclave does not know what was used."""
 
     rule: str
-    role: str
-    count: int
-    counted: tuple[str, ...]
-    missing: tuple[str, ...]
+    limit: str
+    charge: Charge | None
+    used: int | None
 
 
 class Decision(Struct, frozen=True):
     """`code` is None when allowed. `rules` has one outcome a rule, in the document's order; empty when the policy has
-    expired, for then no rule was looked at. `rule`: the id of the rule that allowed. `charges`: what its limits are to
-    be charged. `approvals`: what became of each vote, in their order. `wanted`: set with APPROVALS_MISSING."""
+    expired, for then no rule was looked at. `rule`: the id of the rule that allowed; a later one that says "allow"
+    matched too and was not needed. `charges`: what its limits are to be charged. `approvals`: what became of each vote,
+    in their order. `wanted`: set with APPROVALS_MISSING. `waited`: the approvals that some matching rule asks for are
+    there, so the request may be as old as approvals take. `blocked`: the limits that refused, when nothing allowed."""
 
     allowed: bool
     code: Code | None
@@ -52,7 +53,8 @@ class Decision(Struct, frozen=True):
     charges: tuple[Charge, ...] = ()
     approvals: tuple[ApprovalOutcome, ...] = ()
     wanted: tuple[Wanted, ...] = ()
-    waited: bool = False  # the rule that allowed asked for approvals
+    waited: bool = False
+    blocked: tuple[Blocked, ...] = ()
 
 
 def decide(
@@ -67,22 +69,21 @@ def decide(
     if now_ms > policy.valid_until:
         return Decision(False, Code.POLICY_EXPIRED, ())
     denied = False
-    matching: list[tuple[int, Rule]] = []
+    first: Rule | None = None
     outcomes: list[RuleOutcome] = []
     for rule in policy.rules:
         outcome = rule.outcome(subject, now_ms)
         if outcome is rule.matched:
-            if rule.allow:
-                matching.append((len(outcomes), rule))
-            else:
+            if not rule.allow:
                 denied = True
+            elif first is None:
+                first = rule
         outcomes.append(outcome)
-    if denied or not matching:
+    if denied or first is None:
         return Decision(False, Code.POLICY_DENIED, tuple(outcomes))
-    first = matching[0][1]
     if first.approvals is None and not first.limits and not votes:  # the way of nearly every request
         return Decision(True, None, tuple(outcomes), first.id)
-    return _weigh(subject, policy, now_ms, votes, usage, matching, outcomes)
+    return _weigh(subject, policy, now_ms, votes, usage, outcomes)
 
 
 def _weigh(
@@ -91,56 +92,57 @@ def _weigh(
     now_ms: int,
     votes: Sequence[Vote],
     usage: Usage,
-    matching: list[tuple[int, Rule]],
     outcomes: list[RuleOutcome],
 ) -> Decision:
+    """For a subject that some allow rule matches and no deny rule."""
+    matching = [(at, rule) for at, rule in enumerate(policy.rules) if outcomes[at] is rule.matched]
     counted = tally(subject, policy, now_ms, votes, {r.approvals.role for _, r in matching if r.approvals is not None})
     if counted.rejected:
         for at, rule in matching:
             outcomes[at] = rule.said["approvals"]
         return Decision(False, Code.APPROVALS_REJECTED, tuple(outcomes), approvals=counted.outcomes)
     wanted: list[Wanted] = []
-    code = Code.LIMIT_EXCEEDED
+    blocked: list[Blocked] = []
     for at, rule in matching:
         if rule.approvals is not None and counted.count(rule.approvals.role) < rule.approvals.count:
             outcomes[at] = rule.said["approvals"]
             wanted.append(_wanted(rule, counted, subject, policy))
             continue
-        charges, is_known = _charges(rule, subject, usage)
-        if charges is None:
+        charges, standing = _charges(rule, subject, usage)
+        if standing:
             outcomes[at] = rule.said["limit"]
-            if not is_known:
-                code = Code.USAGE_UNKNOWN
+            blocked += standing
             continue
-        return Decision(
-            True,
-            None,
-            tuple(outcomes),
-            rule.id,
-            charges,
-            counted.outcomes,
-            waited=rule.approvals is not None,
+        waited = any(
+            r.approvals is not None and counted.count(r.approvals.role) >= r.approvals.count for _, r in matching
         )
-    if wanted:
-        code = Code.APPROVALS_MISSING
-    return Decision(False, code, tuple(outcomes), approvals=counted.outcomes, wanted=tuple(wanted))
+        return Decision(True, None, tuple(outcomes), rule.id, charges, counted.outcomes, waited=waited)
+    code = Code.USAGE_UNKNOWN if any(b.charge is not None and b.used is None for b in blocked) else Code.LIMIT_EXCEEDED
+    return Decision(
+        False,
+        Code.APPROVALS_MISSING if wanted else code,
+        tuple(outcomes),
+        approvals=counted.outcomes,
+        wanted=tuple(wanted),
+        blocked=tuple(blocked),
+    )
 
 
-def _charges(rule: Rule, subject: Subject, usage: Usage) -> tuple[tuple[Charge, ...] | None, bool]:
-    """(what to charge, True), or (None, whether usage was known) when a limit stands in the way."""
-    spending = spending_of(subject.facts) if rule.limits else None
-    charges = []
+def _charges(rule: Rule, subject: Subject, usage: Usage) -> tuple[tuple[Charge, ...], list[Blocked]]:
+    """(what to charge, what stands in the way): all of a rule's limits are charged or none is."""
+    if not rule.limits:
+        return (), []
+    spending = spending_of(subject.facts)
+    charges: list[Charge] = []
+    blocked: list[Blocked] = []
     for limit in rule.limits:
         charge = charge_of(limit, spending, key_id=subject.key_id, principal_id=subject.principal_id)
-        if charge is None:
-            return None, True
-        used = usage.used(charge)
-        if used is None:
-            return None, False
-        if used + charge.amount > charge.max:
-            return None, True
-        charges.append(charge)
-    return tuple(charges), True
+        used = None if charge is None else usage.used(charge)
+        if charge is None or used is None or used + charge.amount > charge.max:
+            blocked.append(Blocked(rule=rule.id, limit=limit.id, charge=charge, used=used))
+        else:
+            charges.append(charge)
+    return tuple(charges), blocked
 
 
 def _wanted(rule: Rule, counted: Tally, subject: Subject, policy: Policy) -> Wanted:
@@ -149,6 +151,9 @@ def _wanted(rule: Rule, counted: Tally, subject: Subject, policy: Policy) -> Wan
     could = tuple(
         entry.id
         for entry in policy.document.principals
-        if role in entry.roles and entry.id not in have and entry.id != subject.principal_id
+        if role in entry.roles
+        and (entry.keys or entry.passkeys)
+        and entry.id not in have
+        and entry.id != subject.principal_id
     )
-    return Wanted(rule=rule.id, role=role, count=count, counted=have, missing=could)
+    return Wanted(rule=rule.id, role=role, count=count, counted=have, missing=could[:MAX_MISSING])

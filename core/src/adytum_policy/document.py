@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 
 from adytum_policy import shape
 from adytum_policy.matchers import bad_fields
+from adytum_policy.matchers.path import is_reachable
 from adytum_policy.quorum import Quorum, QuorumError, count_signatures
 from adytum_policy.rules import Rule, compile_rule
+from adytum_policy.spending import is_asset
 from adytum_policy.x25519 import is_x25519
 from adytum_wire import limits, signatures, strict_json
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Tenant
+from adytum_wire.recovery import is_small_enough
 from adytum_wire.types import Digest, Scheme, sha256
 
 
@@ -147,6 +150,8 @@ def _check_records(document: shape.PolicyDocument) -> None:
     if recovery != "none":
         if recovery.threshold > len(recovery.keys):
             raise _invalid("$.recovery.threshold")
+        if not is_small_enough(len(recovery.keys), recovery.threshold):
+            raise _invalid("$.recovery")
         if len(set(recovery.keys)) != len(recovery.keys) or not all(is_x25519(bytes.fromhex(k)) for k in recovery.keys):
             raise _invalid("$.recovery.keys")
     for name, ids in (("limits", document.limits), ("recipients", document.recipients)):
@@ -156,7 +161,7 @@ def _check_records(document: shape.PolicyDocument) -> None:
         if not is_x25519(bytes.fromhex(recipient.public_key)):
             raise _invalid(f"$.recipients[{at}].public_key")
     for at, limit in enumerate(document.limits):
-        if limit.measure == "amount" and limit.asset == "*":
+        if (limit.measure == "amount" and limit.asset == "*") or not is_asset(limit.asset):
             raise _invalid(f"$.limits[{at}].asset")
 
 
@@ -173,8 +178,16 @@ def _check_demands(document: shape.PolicyDocument, rule: shape.RuleEntry, path: 
         people = [entry for entry in document.principals if role in entry.roles and (entry.keys or entry.passkeys)]
         if len(people) < rule.approvals.count:
             raise _invalid(f"{path}.approvals.count")
-    if rule.limits != "none" and not {entry.id for entry in document.limits}.issuperset(rule.limits):
-        raise _invalid(f"{path}.limits")
+    if rule.limits != "none":
+        # Twice in one rule would be checked once and charged twice.
+        if len(set(rule.limits)) != len(rule.limits):
+            raise _invalid(f"{path}.limits")
+        if not {entry.id for entry in document.limits}.issuperset(rule.limits):
+            raise _invalid(f"{path}.limits")
+    if rule.paths != "*":
+        for at, pattern in enumerate(rule.paths):
+            if not is_reachable(pattern):
+                raise _invalid(f"{path}.paths[{at}]")
     if rule.times != "*":
         for at, window in enumerate(rule.times):
             if window.start >= window.end:

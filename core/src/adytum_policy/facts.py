@@ -73,8 +73,9 @@ class TypedDataFacts(ContentFacts, frozen=True, kw_only=True):
 
 class SolanaFacts(ContentFacts, frozen=True, kw_only=True):
     """A Solana message that is nothing but transfers, one element a transfer; keys are 32 bytes. `recipients`: accounts
-    for lamports, token accounts for tokens. `mints`: of the token transfers, None where it is not named. `lamports` and
-    `tokens` (smallest units, of whatever mint): everything that moves, added up. `max_fee` in lamports."""
+    for lamports, token accounts for tokens. `mints`: of the token transfers, None where it is not named;
+    `token_amounts`: what each of them moves. `lamports` and `tokens` (smallest units, of whatever mint): everything
+    that moves, added up. `max_fee` in lamports."""
 
     programs: tuple[bytes, ...]
     recipients: tuple[bytes, ...]
@@ -82,6 +83,7 @@ class SolanaFacts(ContentFacts, frozen=True, kw_only=True):
     lamports: int
     tokens: int
     max_fee: int
+    token_amounts: tuple[int, ...] = ()
 
 
 class BitcoinFacts(ContentFacts, frozen=True, kw_only=True):

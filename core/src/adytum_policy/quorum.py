@@ -37,10 +37,12 @@ class QuorumError(AdytumError):
         self.quorum = quorum
 
 
-def count_signatures(envelope: bytes, tenant: Tenant) -> tuple[bytes, Quorum]:
-    """Return (payload, quorum) of a DSSE envelope. The payload is not parsed. Errors: POLICY_INVALID."""
-    payload, signed = dsse.parse(envelope, POLICY, limit=_MAX_ENVELOPE, code=Code.POLICY_INVALID)
-    message = pae(POLICY, payload)
+def count_signatures(
+    envelope: bytes, tenant: Tenant, *, payload_type: str = POLICY, code: Code = Code.POLICY_INVALID
+) -> tuple[bytes, Quorum]:
+    """Return (payload, quorum) of a DSSE envelope. The payload is not parsed. Errors: `code`."""
+    payload, signed = dsse.parse(envelope, payload_type, limit=_MAX_ENVELOPE, code=code)
+    message = pae(payload_type, payload)
     by_key = {bytes.fromhex(admin.public_key): admin for admin in tenant.admins}
     counted: set[str] = set()
     for public_key, signature in signed:

@@ -86,10 +86,11 @@ RpId = Annotated[str, Meta(pattern=r"\A[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")]
 CredentialId = Annotated[str, Meta(pattern=r"\A([0-9a-f]{2}){1,1023}\Z")]
 TimeOfDay = Annotated[str, Meta(pattern=r"\A([01][0-9]|2[0-3]):[0-5][0-9]\Z|\A24:00\Z")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-# what an amount is counted in: a chain's own coin or a token
+# what an amount is counted in: a chain's own coin or a token. "*" is part of the pattern: of `str | Literal` msgspec
+# takes the pattern alone.
 Asset = Annotated[
     str,
-    Meta(pattern=r"\A(eip155:[1-9][0-9]{0,15}/(native|erc20:0x[0-9a-f]{40})|"
+    Meta(pattern=r"\A(\*|eip155:[1-9][0-9]{0,15}/(native|erc20:0x[0-9a-f]{40})|"
          r"solana/(native|token:[1-9A-HJ-NP-Za-km-z]{32,44})|bitcoin/native)\Z"),
 ]  # fmt: skip
 
@@ -259,7 +260,7 @@ class LimitEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     id: Label
     measure: Literal["amount", "count"]
-    asset: Asset | Wildcard
+    asset: Asset
     per: Literal["key", "principal", "tenant"]
     window_seconds: Annotated[int, Meta(ge=60, le=31 * 86_400)]
     max: Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,77})\Z")]

@@ -30,12 +30,13 @@ def tally(subject: Subject, policy: Policy, now_ms: int, votes: Sequence[Vote], 
     by_role: dict[str, tuple[str, ...]] = {}
     outcomes = []
     for vote in votes:
-        mine = [role for role in vote.roles if role in roles]
-        outcome = _outcome(vote, subject, policy, now_ms, mine, by_role)
+        mine = set(roles).intersection(vote.roles)
+        fresh = {role for role in mine if vote.principal_id not in by_role.get(role, ())}
+        outcome = _outcome(vote, subject, policy, now_ms, mine, fresh)
         if outcome == "reject":
             rejected = True
         elif outcome == "approve":
-            for role in mine:
+            for role in fresh:
                 by_role[role] = (*by_role.get(role, ()), vote.principal_id)
         outcomes.append(ApprovalOutcome(vote.principal_id, vote.digest.hex(), outcome))
     return Tally(rejected=rejected, by_role=by_role, outcomes=tuple(outcomes))
@@ -46,8 +47,8 @@ def _outcome(
     subject: Subject,
     policy: Policy,
     now_ms: int,
-    mine: Sequence[str],
-    by_role: dict[str, tuple[str, ...]],
+    mine: Collection[str],
+    fresh: Collection[str],
 ) -> str:
     if now_ms > vote.expires_at:
         return "expired"
@@ -59,6 +60,4 @@ def _outcome(
         return "policy-version"
     if vote.principal_id == subject.principal_id:
         return "initiator"
-    if any(vote.principal_id in by_role.get(role, ()) for role in mine):
-        return "again"
-    return "approve"
+    return "approve" if fresh else "again"

@@ -20,6 +20,7 @@ from adytum_wire.types import Hex, Hex32, Milliseconds, sha256
 
 GENESIS = bytes(32)
 MAX_RECEIPT = 128 * 1024
+MAX_MISSING = 32  # names in one `Wanted`
 _LINK = b"adytum/receipt-link/v1"
 
 ChainId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -39,6 +40,17 @@ class ApprovalOutcome(Struct, frozen=True, forbid_unknown_fields=True):
     principal: str
     digest: Hex32
     outcome: str
+
+
+class Wanted(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an allow rule that matches still lacks: `count` people with `role`; `counted` have approved; `missing` are
+    those who could, at most `MAX_MISSING` of them."""
+
+    rule: str
+    role: str
+    count: int
+    counted: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class LimitOutcome(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +80,7 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     code: str  # "" when carried out, else the error code that was answered
     rules: list[RuleOutcome]
     approvals: list[ApprovalOutcome]
+    wanted: list[Wanted]  # with APPROVALS_MISSING
     limits: list[LimitOutcome]
     policy_version: int
     policy_digest: Hex

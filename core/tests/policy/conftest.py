@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from adytum_wire import dsse
 from adytum_wire.manifest import Admin, Tenant
 from adytum_wire.pae import POLICY, pae
 from adytum_wire.types import Scheme
+
+sys.path.insert(0, str(Path(__file__).parent))  # policy_model
 
 # Public keys of fixed private keys; nobody signs with them here.
 ALICE = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32).public_key().public_bytes_raw().hex()

@@ -122,8 +122,7 @@ def test_bdk_signs_our_digests_and_finishes_our_transactions(
     assert len(decoded.payloads) == len(stacks) == len(amounts)
     for digest, stack in zip(decoded.payloads, stacks, strict=True):
         if kind.startswith("tr"):
-            assert decoded.verifying_key is not None
-            assert PublicKeyXOnly(decoded.verifying_key[1:]).verify(stack[0], digest)
+            assert PublicKeyXOnly(decoded.to_sign[0].verifies_under[1:]).verify(stack[0], digest)
         else:
             assert stack[1] == KEY
             assert PublicKey(KEY).verify(stack[0][:-1], digest, hasher=None)
@@ -143,11 +142,12 @@ def test_bdk_takes_the_psbt_with_our_signatures(kind: str) -> None:
     raw, _ = of_bdk(kind, [90_000, 80_000], 100_000, 1_000)
     decoded = decode(raw, KINDS[kind][1])
     key = PrivateKey(SECRET)
-    if decoded.tweak is not None:
+    tweak = decoded.to_sign[0].tweak
+    if tweak:
         even = key if KEY[0] == 2 else PrivateKey.from_int(
             0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141 - key.to_int()
         )  # fmt: skip
-        tweaked = even.add(decoded.tweak)
+        tweaked = even.add(tweak)
         signatures = tuple(tweaked.sign_schnorr(digest, b"\0" * 32) for digest in decoded.payloads)
     else:
         signatures = tuple(key.sign_recoverable(digest, hasher=None) for digest in decoded.payloads)
@@ -185,7 +185,7 @@ def test_the_good_one_that_the_attacks_change() -> None:
     assert decoded.payload == decoded.payloads[0]
     assert decoded.summary["output_2"].endswith("(change)")
     assert (decoded.summary["locktime"], decoded.summary["amount_btc"]) == ("5", "0.0003")
-    assert (decoded.tweak, decoded.verifying_key) == (None, None)
+    assert [(one.claim, one.tweak, one.verifies_under) for one in decoded.to_sign] == [(None, b"", KEY)]
 
 
 def test_inputs_of_both_kinds_are_signed_by_two_requests() -> None:
@@ -280,7 +280,7 @@ def test_schemes_networks_and_no_key() -> None:
             decode(data, ECDSA, key)
         assert caught.value.code is Code.CONTENT_INVALID
     with pytest.raises(AdytumError):
-        bitcoin.decode(data, "signet", KEY, ECDSA)
+        bitcoin.decode(data, "signet", ECDSA, public_key=KEY)
 
 
 def test_signatures_of_the_wrong_number_or_size() -> None:

@@ -97,6 +97,7 @@ def test_transfers_are_what_solders_put_in(moves: list[tuple[Any, ...]], make: A
         lamports=sum(move[2] for move in moves if move[0] == "lamports"),
         tokens=sum(move[3] for move in sent),
         max_fee=5_000,
+        token_amounts=tuple(move[3] for move in sent),
     )
     for at, move in enumerate(moves, 1):
         line = decoded.summary[f"transfer_{at}"]

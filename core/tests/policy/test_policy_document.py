@@ -123,7 +123,8 @@ UINT256_MAX = str(2**256 - 1)
         (("rules", 1, "id"), "pay", "$.rules[1].id"),
         (("rules", 0, "effect"), "Allow", "$.rules[0].effect"),
         (("rules", 0, "operations"), "*", "$.rules[0].operations"),
-        (("rules", 0, "operations"), ["export"], "$.rules[0].operations[0]"),
+        (("rules", 0, "operations"), ["mint"], "$.rules[0].operations[0]"),
+        (("rules", 0, "operations"), ["export"], "$.rules[0].approvals"),  # key material leaves with a quorum only
         (("rules", 0, "principals"), ["alice"], "$.rules[0].principals[0]"),
         (("rules", 0, "principals"), ["*"], "$.rules[0].principals[0]"),
         (("rules", 0, "principals"), ["principal:nobody"], "$.rules[0].principals"),

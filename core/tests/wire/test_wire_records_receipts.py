@@ -161,6 +161,7 @@ def receipt(sequence: int, previous: bytes, request_id: str = "r-1") -> receipts
         code="",
         rules=[receipts.RuleOutcome("pay", "allow")],
         approvals=[],
+        wanted=[],
         limits=[],
         policy_version=1,
         policy_digest="",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from adytum_policy.content import bitcoin, ethereum, personal, raw, solana, typed_data
 from adytum_policy.content.address import address_of, to_checksum
-from adytum_policy.content.decoded import Decoded
+from adytum_policy.content.addresses import addresses_of
+from adytum_policy.content.decoded import Claim, Decoded, ToSign
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import (
     BitcoinPsbt,
@@ -20,16 +21,18 @@ from adytum_wire.requests import (
 )
 from adytum_wire.types import SigningScheme
 
-__all__ = ["Decoded", "address_of", "decode_content", "to_checksum"]
+__all__ = ["Claim", "Decoded", "ToSign", "address_of", "addresses_of", "decode_content", "to_checksum"]
 
 
-def decode_content(content: Content, scheme: SigningScheme, public_key: bytes = b"") -> Decoded:
+def decode_content(content: Content, scheme: SigningScheme, public_key: bytes = b"", path: str = "") -> Decoded:
     """Decode the content of a parsed `Sign` request for the scheme that will sign it.
 
-    `public_key`: the signing key's, 33 bytes. Only Bitcoin's format looks at it, to tell which inputs and which change
-    are ours; without it no PSBT decodes.
+    `public_key`: the signing key's, 33 bytes; `path`: the request's. Only Bitcoin's format looks at them, to tell which
+    inputs and which change are ours. With a path the PSBT's own derivations say so, and `claims` what is to be proven;
+    without path and key no PSBT decodes.
 
-    Errors: CONTENT_INVALID, and nothing else, whatever the bytes; also when the scheme does not fit the content.
+    Errors: CONTENT_INVALID, and nothing else, whatever the bytes; also when the scheme does not fit the content. A path
+    with an index over 31 bits: REQUEST_INVALID "$.path".
     """
     if isinstance(content, EthereumTransaction):
         if scheme is not SigningScheme.ECDSA_SECP256K1:
@@ -48,7 +51,7 @@ def decode_content(content: Content, scheme: SigningScheme, public_key: bytes = 
     if isinstance(content, BitcoinPsbt):
         if scheme not in (SigningScheme.ECDSA_SECP256K1, SigningScheme.BIP340):
             raise AdytumError(Code.CONTENT_INVALID, "$.scheme")
-        return bitcoin.decode(bytes.fromhex(content.psbt), content.network, public_key, scheme)
+        return bitcoin.decode(bytes.fromhex(content.psbt), content.network, scheme, public_key=public_key, path=path)
     if isinstance(content, RawDigest):
         return raw.decode_digest(bytes.fromhex(content.digest), scheme)
     return raw.decode_message(bytes.fromhex(content.message), scheme)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -65,8 +66,9 @@ def tagged_hash(tag: str, data: bytes) -> bytes:
     return hashlib.sha256(prefix + prefix + data).digest()
 
 
+@lru_cache(maxsize=512)
 def own_scripts(public_key: bytes) -> OwnScripts:
-    """`public_key`: SEC 1 compressed, 33 bytes. Errors: BitcoinAddressError."""
+    """`public_key`: SEC 1 compressed, 33 bytes. Errors: BitcoinAddressError, which is not kept."""
     redeem = b"\x00\x14" + hash160(public_key)
     output, tweak = _taproot(public_key)
     return OwnScripts(

@@ -1,9 +1,8 @@
-"""Bitcoin: which inputs of a PSBT our key signs, what moves where, and what stays ours.
+"""Bitcoin: which inputs of a PSBT our keys sign, what moves where, and what stays ours.
 
 Every input has to be ours, and what it spends has to be proven: for P2WPKH by the whole previous transaction, whose id
 the input names (otherwise two half-true PSBTs could be combined to one that burns a fortune as fees), for P2TR by the
-digest, which covers all amounts. An output is change only when its script is one that this very key can spend;
-derivation paths that a PSBT gives for other keys prove nothing, and what they lead to counts as paid away.
+digest, which covers all amounts. What is ours, input or change, is `bitcoin_own`'s business.
 
 Only SIGHASH_ALL, and for P2TR SIGHASH_DEFAULT, are signed; only the key path of P2TR, without scripts (BIP-86).
 
@@ -16,14 +15,8 @@ from base64 import b64encode
 from dataclasses import dataclass, replace
 
 from adytum_policy.content import psbt
-from adytum_policy.content.address_bitcoin import (
-    NETWORKS,
-    BitcoinAddressError,
-    Network,
-    OwnScripts,
-    address_of_script,
-    own_scripts,
-)
+from adytum_policy.content.address_bitcoin import NETWORKS, BitcoinAddressError, Network, address_of_script
+from adytum_policy.content.bitcoin_own import NotOursError, Owner, Owners
 from adytum_policy.content.bitcoin_tx import (
     SIGHASH_ALL,
     SIGHASH_DEFAULT,
@@ -34,10 +27,11 @@ from adytum_policy.content.bitcoin_tx import (
     segwit_digest,
     taproot_digest,
 )
-from adytum_policy.content.decoded import Decoded
+from adytum_policy.content.decoded import Claim, Decoded, ToSign
 from adytum_policy.facts import BitcoinFacts
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.paths import format_path, parse_path
 from adytum_wire.types import SigningScheme
 
 TYPE = "bitcoin-psbt"
@@ -47,28 +41,30 @@ _DIGITS = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BitcoinDecoded(Decoded):
     """`payload` is the digest when there is one, else empty: whoever knows of one payload only has nothing to sign.
-    `signing`: the inputs that `digests` belong to."""
+    `signing`: the inputs that `digests` and `sighashes` belong to. `scripts`, `owners`: of each input."""
 
     digests: tuple[bytes, ...]
     signing: tuple[int, ...]
     sighashes: tuple[int, ...]
     parsed: psbt.Psbt
-    public_key: bytes
-    own: OwnScripts
     taproot: bool
     scripts: tuple[bytes, ...]
+    owners: tuple[Owner, ...]
+    claimed: tuple[Claim, ...]
 
     @property
-    def payloads(self) -> tuple[bytes, ...]:
-        return self.digests
+    def to_sign(self) -> tuple[ToSign, ...]:
+        return tuple(self._one(self.owners[at], digest) for at, digest in zip(self.signing, self.digests, strict=True))
 
     @property
-    def tweak(self) -> bytes | None:
-        return self.own.tweak if self.taproot else None
+    def claims(self) -> tuple[Claim, ...]:
+        return self.claimed
 
-    @property
-    def verifying_key(self) -> bytes | None:
-        return b"\x02" + self.own.taproot[2:] if self.taproot else None
+    def _one(self, owner: Owner, digest: bytes) -> ToSign:
+        if self.taproot:
+            output = b"\x02" + owner.scripts.taproot[2:]
+            return ToSign(payload=digest, claim=owner.claim, tweak=owner.scripts.tweak, verifies_under=output)
+        return ToSign(payload=digest, claim=owner.claim, verifies_under=owner.public_key)
 
     def finish(self, signature: bytes) -> dict[str, str]:
         return self.finish_all((signature,))
@@ -87,16 +83,16 @@ class BitcoinDecoded(Decoded):
                 maps[at][psbt.KEY_SIGNATURE] = written
                 witnesses[at] = [written]
             else:
+                public_key = self.owners[at].public_key
                 written = _der(signature) + bytes([sighash])
-                maps[at][psbt.PARTIAL + self.public_key] = written
-                witnesses[at] = [written, self.public_key]
+                maps[at][psbt.PARTIAL + public_key] = written
+                witnesses[at] = [written, public_key]
         result = {"psbt": b64encode(self.parsed.encode(maps)).decode()}
         if len(self.signing) == len(maps):
             tx = self.parsed.tx
-            nested = bytes([len(self.own.redeem)]) + self.own.redeem
             inputs = tuple(
-                replace(spent, script=nested if script == self.own.nested else b"")
-                for spent, script in zip(tx.inputs, self.scripts, strict=True)
+                replace(spent, script=_pushed(owner.scripts.redeem) if script == owner.scripts.nested else b"")
+                for spent, script, owner in zip(tx.inputs, self.scripts, self.owners, strict=True)
             )
             final = replace(tx, inputs=inputs)
             result["raw_transaction"] = final.encode(witnesses).hex()
@@ -104,36 +100,47 @@ class BitcoinDecoded(Decoded):
         return result
 
 
-def decode(data: bytes, network_name: str, public_key: bytes, scheme: SigningScheme) -> BitcoinDecoded:
-    """Decode a PSBT for the key that is to sign it (`public_key`: 33 bytes): with ECDSA its P2WPKH and P2SH-P2WPKH
-    inputs, with BIP-340 its P2TR inputs. Errors: CONTENT_INVALID."""
+def decode(
+    data: bytes, network_name: str, scheme: SigningScheme, *, public_key: bytes = b"", path: str = ""
+) -> BitcoinDecoded:
+    """Decode a PSBT for the key (`public_key`: 33 bytes), or the seed and `path`, that is to sign it: with ECDSA its
+    P2WPKH and P2SH-P2WPKH inputs, with BIP-340 its P2TR inputs. Errors: CONTENT_INVALID."""
     if len(data) > limits.MAX_CONTENT:
         raise _invalid("")
     network = next((network for network in NETWORKS if network.name == network_name), None)
     try:
-        own = own_scripts(public_key)
+        owners = Owners(parse_path(path) if path else None, public_key)
         parsed = psbt.parse(data)
     except (psbt.PsbtError, BitcoinAddressError):
         raise _invalid("") from None
     if network is None:
         raise _invalid("")
-    spent = [_spent(parsed, at, own) for at in range(len(parsed.inputs))]
+    spent = [_spent(parsed, at) for at in range(len(parsed.inputs))]
+    inputs = [_owner(parsed, at, one, owners) for at, one in enumerate(spent)]
     paid = parsed.tx.outputs
     fee = sum(one.amount for one in spent) - sum(one.amount for one in paid)
     if fee < 0:
         raise _invalid(".outputs")
+    outputs = [_change(fields, one, owners) for fields, one in zip(parsed.outputs, paid, strict=True)]
+    claimed = tuple({owner.claim: None for owner in (*inputs, *outputs) if owner is not None and owner.claim})
+    if len({claim.fingerprint for claim in claimed}) > 1:
+        raise _invalid("")
     taproot = scheme is SigningScheme.BIP340
-    signing = tuple(at for at, one in enumerate(spent) if (one.script == own.taproot) is taproot)
+    signing = tuple(
+        at
+        for at, (one, owner) in enumerate(zip(spent, inputs, strict=True))
+        if (one.script == owner.scripts.taproot) is taproot
+    )
     if not signing:
         raise _invalid(".inputs")
     sighashes = tuple(_sighash(parsed.inputs[at], taproot=taproot) for at in signing)
     digests = tuple(
         taproot_digest(parsed.tx, at, spent, sighash)
         if taproot
-        else segwit_digest(parsed.tx, at, own.redeem[2:], spent[at].amount)
+        else segwit_digest(parsed.tx, at, inputs[at].scripts.redeem[2:], spent[at].amount)
         for at, sighash in zip(signing, sighashes, strict=True)
     )
-    away = [one for one in paid if one.script not in (own.segwit, own.nested, own.taproot)]
+    away = [one for one, owner in zip(paid, outputs, strict=True) if owner is None]
     facts = BitcoinFacts(
         type=TYPE,
         recipients=tuple(one.script for one in away),
@@ -143,20 +150,20 @@ def decode(data: bytes, network_name: str, public_key: bytes, scheme: SigningSch
     return BitcoinDecoded(
         payload=digests[0] if len(digests) == 1 else b"",
         facts=facts,
-        summary=_summary(parsed, spent, facts, network, signing, away),
+        summary=_summary(parsed, spent, facts, network, signing, outputs),
         digests=digests,
         signing=signing,
         sighashes=sighashes,
         parsed=parsed,
-        public_key=public_key,
-        own=own,
         taproot=taproot,
         scripts=tuple(one.script for one in spent),
+        owners=tuple(inputs),
+        claimed=claimed,
     )
 
 
-def _spent(parsed: psbt.Psbt, at: int, own: OwnScripts) -> Output:
-    """What input `at` spends: proven, ours, and not contradicted by anything that the PSBT says of it."""
+def _spent(parsed: psbt.Psbt, at: int) -> Output:
+    """What input `at` spends, not contradicted by anything that the PSBT says of it."""
     fields, spending = parsed.inputs[at], parsed.tx.inputs[at]
     try:
         witness = parse_output(fields[psbt.WITNESS_OUTPUT]) if psbt.WITNESS_OUTPUT in fields else None
@@ -170,16 +177,36 @@ def _spent(parsed: psbt.Psbt, at: int, own: OwnScripts) -> Output:
         found = previous.outputs[spending.index]
         if witness is not None and witness != found:
             raise _invalid(".inputs")
-    if found is None or found.script not in (own.segwit, own.nested, own.taproot):
-        raise _invalid(".inputs")
-    if previous is None and found.script != own.taproot:
-        raise _invalid(".inputs")
-    redeem = fields.get(psbt.REDEEM)
-    if redeem is not None and (found.script != own.nested or redeem != own.redeem):
-        raise _invalid(".inputs")
-    if psbt.INTERNAL in fields and (found.script != own.taproot or fields[psbt.INTERNAL] != own.internal):
+    if found is None:
         raise _invalid(".inputs")
     return found
+
+
+def _owner(parsed: psbt.Psbt, at: int, spent: Output, owners: Owners) -> Owner:
+    """Whose input `at` is, of us; and what it spends is proven."""
+    fields = parsed.inputs[at]
+    try:
+        owner = owners.of(fields, spent.script, plain=psbt.DERIVATION, taproot=psbt.TAP_DERIVATION)
+    except (NotOursError, BitcoinAddressError):
+        raise _invalid(".inputs") from None
+    if owner is None:
+        raise _invalid(".inputs")
+    own = owner.scripts
+    if psbt.PREVIOUS_TX not in fields and spent.script != own.taproot:
+        raise _invalid(".inputs")
+    redeem = fields.get(psbt.REDEEM)
+    if redeem is not None and (spent.script != own.nested or redeem != own.redeem):
+        raise _invalid(".inputs")
+    if psbt.INTERNAL in fields and (spent.script != own.taproot or fields[psbt.INTERNAL] != own.internal):
+        raise _invalid(".inputs")
+    return owner
+
+
+def _change(fields: psbt.Map, paid: Output, owners: Owners) -> Owner | None:
+    try:
+        return owners.of(fields, paid.script, plain=psbt.OUT_DERIVATION, taproot=psbt.OUT_TAP_DERIVATION)
+    except (NotOursError, BitcoinAddressError):
+        raise _invalid(".outputs") from None
 
 
 def _sighash(fields: psbt.Map, *, taproot: bool) -> int:
@@ -199,11 +226,13 @@ def _summary(
     facts: BitcoinFacts,
     network: Network,
     signing: tuple[int, ...],
-    away: list[Output],
+    owners: list[Owner | None],
 ) -> dict[str, str]:
-    def line(output: Output) -> str:
+    def line(output: Output, owner: Owner | None) -> str:
         where = address_of_script(output.script, network) or f"script {output.script[:80].hex()}"
-        return f"{output.amount} sat to {where}" + ("" if output in away else " (change)")
+        claim = owner.claim if owner is not None else None
+        change = "" if owner is None else f" (change at {format_path(claim.path)})" if claim else " (change)"
+        return f"{output.amount} sat to {where}{change}"
 
     return {
         "type": TYPE,
@@ -214,7 +243,10 @@ def _summary(
             for at, (one, source) in enumerate(zip(spent, parsed.tx.inputs, strict=True), 1)
         },
         "signed_inputs": ", ".join(str(at + 1) for at in signing),
-        **{f"output_{at}": line(one) for at, one in enumerate(parsed.tx.outputs, 1)},
+        **{
+            f"output_{at}": line(one, owner)
+            for at, (one, owner) in enumerate(zip(parsed.tx.outputs, owners, strict=True), 1)
+        },
         "amount_sat": str(facts.amount),
         "amount_btc": _btc(facts.amount),
         "fee_sat": str(facts.fee),
@@ -236,6 +268,11 @@ def _der(signature: bytes) -> bytes:
         number = b"\0" + number if number[0] & 0x80 else number
         parts += b"\x02" + bytes([len(number)]) + number
     return b"\x30" + bytes([len(parts)]) + parts
+
+
+def _pushed(redeem: bytes) -> bytes:
+    """The input's script that shows the script behind P2SH."""
+    return bytes([len(redeem)]) + redeem
 
 
 def _invalid(part: str) -> AdytumError:

@@ -95,6 +95,9 @@ class Reader:
     def octets(self) -> bytes:
         return self.take(self.length())
 
+    def rest(self) -> bytes:
+        return self.take(len(self._data) - self._at)
+
     def ended(self) -> bool:
         return self._at == len(self._data)
 

@@ -35,6 +35,7 @@ TXID, INDEX, SEQUENCE, TIME_LOCK, HEIGHT_LOCK, KEY_SIGNATURE, INTERNAL = (
     bytes([kind]) for kind in (0x0E, 0x0F, 0x10, 0x11, 0x12, 0x13, 0x17)
 )
 AMOUNT, SCRIPT = b"\x03", b"\x04"
+DERIVATION, TAP_DERIVATION, OUT_DERIVATION, OUT_TAP_DERIVATION = b"\x06", b"\x16", b"\x02", b"\x07"
 
 Map = dict[bytes, bytes]
 

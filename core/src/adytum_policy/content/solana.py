@@ -90,6 +90,7 @@ def decode(message: bytes) -> SolanaDecoded:
         lamports=sum(transfer.amount for transfer in transfers if transfer.program == SYSTEM),
         tokens=sum(transfer.amount for transfer in tokens),
         max_fee=fee,
+        token_amounts=tuple(transfer.amount for transfer in tokens),
     )
     summary = {
         "type": TYPE,

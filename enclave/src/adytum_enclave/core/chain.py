@@ -8,7 +8,7 @@ from itertools import islice
 
 from adytum_wire import checkpoints, limits, receipts, strict_json
 from adytum_wire.pae import CHECKPOINT, pae
-from adytum_wire.receipts import GENESIS, ApprovalOutcome, LimitOutcome, Receipt, ReceiptEnvelope, RuleOutcome
+from adytum_wire.receipts import GENESIS, ApprovalOutcome, LimitOutcome, Receipt, ReceiptEnvelope, RuleOutcome, Wanted
 from adytum_wire.types import sha256
 
 MAX_GROUP = 16  # every receipt carries the hashes up to its head: larger groups save a signature and cost bytes
@@ -32,6 +32,7 @@ class Draft:
         "rules",
         "summary",
         "tenant",
+        "wanted",
     )
 
     def __init__(self, *, tenant: str, principal: str, request_id: str, operation: str, request_digest: bytes) -> None:
@@ -43,6 +44,7 @@ class Draft:
         self.rules: list[RuleOutcome] = []
         self.approvals: list[ApprovalOutcome] = []
         self.limits: list[LimitOutcome] = []
+        self.wanted: list[Wanted] = []
         self.policy_version = 0
         self.policy_digest = b""
         self.key_id = ""
@@ -98,6 +100,7 @@ class ReceiptChain:
                 code=code,
                 rules=draft.rules,
                 approvals=draft.approvals,
+                wanted=draft.wanted,
                 limits=draft.limits,
                 policy_version=draft.policy_version,
                 policy_digest=draft.policy_digest.hex(),

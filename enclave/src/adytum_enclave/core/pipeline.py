@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from adytum_enclave.core.chain import Draft
-from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey
+from adytum_enclave.core.effects import NewDataKey, OpenDataKey, Stretch
 from adytum_enclave.core.enclave import Configured, Enclave
 from adytum_enclave.core.operations import Context, carry_out
 from adytum_enclave.core.outcome import Outcome
@@ -25,13 +25,13 @@ from adytum_enclave.core.usage.ledger import Hold
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Execute
 from adytum_wire.record import Header
-from adytum_wire.requests import OnRecord, Sign, operation_of
+from adytum_wire.requests import DeriveKey, OnRecord, Sign, operation_of
 from adytum_wire.types import sha256
 
 # Refusals that say "not yet": the same request may be sent again with more approvals, or later.
 _MAY_CHANGE: Final = frozenset({Code.APPROVALS_MISSING, Code.LIMIT_EXCEEDED, Code.USAGE_UNKNOWN})
 
-Steps = Generator[NewDataKey | OpenDataKey, DataKeyAnswer, Outcome]
+Steps = Generator[NewDataKey | OpenDataKey | Stretch, Any, Outcome]
 
 
 def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool]) -> Steps:
@@ -50,7 +50,7 @@ def execute(enclave: Enclave, message: Execute, *, is_expired: Callable[[], bool
             bounds=configured.manifest.bounds,
             now_ms=now_ms,
         )
-        repeatable = isinstance(who.body, Sign)
+        repeatable = isinstance(who.body, Sign | DeriveKey)
         entry = configured.replay.admit(
             who.body.tenant,
             who.body.request_id,
@@ -95,7 +95,14 @@ def _decide(
 
     draft = _draft(who)
     try:
-        votes = approve(message, who, now_ms=now_ms)
+        votes = approve(
+            message,
+            who,
+            passkeys=enclave.passkeys,
+            rejections=enclave.rejections,
+            future_ms=configured.manifest.bounds.request_future_ms,
+            now_ms=now_ms,
+        )
         asked = decode(who.body, record, manifest=configured.manifest)
         if asked.content is not None:
             draft.summary = asked.content.summary
@@ -103,8 +110,13 @@ def _decide(
             _note(draft, asked.header)
             if isinstance(who.body, OnRecord):
                 require_standing(who.body, asked.header, who.policy.policy)
-        decision = authorise(who, asked, votes=votes, usage=ledger.view(tenant, now_ms), now_ms=now_ms)
+        usage = ledger.view(tenant, who.digest, now_ms)
+        decision = authorise(who, asked, votes=votes, usage=usage, now_ms=now_ms)
+        if usage.missed and (yield from ledger.learn(tenant)):  # the first request with a limit after a start
+            usage = ledger.view(tenant, who.digest, now_ms)
+            decision = authorise(who, asked, votes=votes, usage=usage, now_ms=now_ms)
         draft.rules, draft.approvals = list(decision.rules), list(decision.approvals)
+        draft.wanted = list(decision.wanted)
         if not decision.allowed:
             code = decision.code or Code.POLICY_DENIED
             enclave.counters.add("denied")
@@ -121,7 +133,7 @@ def _decide(
         hold = ledger.reserve(tenant, decision.charges, who.digest, now_ms)
         context = Context(enclave, configured, who, asked, record, check_deadline)
         effected = yield from carry_out(context)
-        usage = yield from ledger.commit(hold)
+        snapshot = yield from ledger.commit(hold)
     except AdytumError as error:
         ledger.give_back(hold)
         enclave.counters.error(error.code)
@@ -131,6 +143,7 @@ def _decide(
         raise
     if effected.about is not None:
         _note(draft, effected.about)
+    draft.public_key = effected.public_key or draft.public_key
     if hold is not None:
         draft.limits = hold.outcomes
     enclave.counters.add("executed")
@@ -142,7 +155,7 @@ def _decide(
         result_digest=sha256(effected.result).hex(),
     )
     return Outcome(
-        ticket=ticket, result=effected.result, record=effected.record, usage=usage, recovery=effected.recovery
+        ticket=ticket, result=effected.result, record=effected.record, usage=snapshot, recovery=effected.recovery
     ), True
 
 
