@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from coins import finished_by_bdk, require_valid, single_key_psbt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
@@ -13,6 +14,7 @@ from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 from wallet import Wallet, refused
 
+from adytum_policy.content.address_bitcoin import own_scripts
 from adytum_wire import results
 from adytum_wire.errors import Code
 from adytum_wire.messages import ExecuteReply, Refusal
@@ -60,9 +62,26 @@ async def test_a_solana_transfer_verifies(wallet: Wallet) -> None:
     Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public_key)).verify(signature(reply), message)
 
 
-async def test_what_is_decoded_but_not_yet_signed_is_refused(wallet: Wallet) -> None:
-    content = {"type": "bitcoin-psbt", "psbt": "70736274ff", "network": "mainnet"}
-    refused(await wallet.sign(content=content), Code.CONTENT_INVALID)
+async def test_a_psbt_of_one_key_is_valid_by_bitcoin_core(wallet: Wallet) -> None:
+    own = own_scripts(bytes.fromhex(wallet.key.public_key))
+    for script, scheme in (
+        (own.segwit, "ecdsa-secp256k1"),
+        (own.nested, "ecdsa-secp256k1"),
+        (own.taproot, "bip340"),
+    ):
+        redeem = own.redeem if script == own.nested else b""
+        data, spent = single_key_psbt([script, script], change=script, redeem=redeem)
+        content = {"type": "bitcoin-psbt", "psbt": data.hex(), "network": "mainnet"}
+        reply = await wallet.sign(scheme=scheme, content=content)
+        assert isinstance(reply, ExecuteReply), reply
+        result = results.parse_result(reply.result)
+        assert isinstance(result, results.SignResult)
+        require_valid(bytes.fromhex(result.encoded["raw_transaction"]), spent)
+        assert finished_by_bdk(result.encoded["psbt"]).hex() == result.encoded["raw_transaction"]
+        assert len(result.signature) == 2 * 2 * (64 if scheme == "bip340" else 65)  # one an input
+    refused(await wallet.sign(content=content | {"psbt": "70736274ff"}), Code.CONTENT_INVALID)
+    other = await wallet.make()
+    refused(await wallet.sign(other, scheme=scheme, content=content), Code.CONTENT_INVALID)
 
 
 async def test_a_message_that_the_policy_does_not_name_is_refused(wallet: Wallet) -> None:

@@ -35,7 +35,7 @@ class _Pair(Protocol):
 
     public_key: bytes
 
-    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes) -> bytes | None:
+    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes, tweak: bytes) -> bytes | None:
         """The signature, None when it does not verify. Errors: REQUEST_INVALID for a scheme of another algorithm."""
 
     def wipe(self) -> None: ...
@@ -52,9 +52,10 @@ class WalletKey:
         self.public_key: Final = pair.public_key
         self._pair: _Pair | None = pair
 
-    def sign(self, scheme: SigningScheme, payload: bytes, *, aux: bytes = b"") -> bytes:
+    def sign(self, scheme: SigningScheme, payload: bytes, *, aux: bytes = b"", tweak: bytes = b"") -> bytes:
         """Sign and verify. `payload`: the 32-byte digest for `ecdsa-*`, the 32-byte message for `bip340`, the whole
-        message for `ed25519`. `aux`: 32 bytes of auxiliary randomness for `bip340`, unused by the others.
+        message for `ed25519`. `aux`: 32 bytes of auxiliary randomness for `bip340`, unused by the others. `tweak`: for
+        `bip340`, 32 bytes that BIP-341 adds to the secret first (the signature verifies under the output key).
 
         Result: r||s||v (65 bytes) for ecdsa-secp256k1, else 64 bytes.
         Errors: REQUEST_INVALID "$.scheme" for a scheme that the algorithm does not have; INTERNAL for a wrong length, a
@@ -62,7 +63,9 @@ class WalletKey:
         """
         if self._pair is None:
             raise AdytumError(Code.INTERNAL)
-        signature = self._pair.sign(scheme, payload, aux)
+        if tweak and scheme is not SigningScheme.BIP340:
+            raise AdytumError(Code.INTERNAL)
+        signature = self._pair.sign(scheme, payload, aux, tweak)
         if signature is None:
             raise AdytumError(Code.INTERNAL)
         return signature
@@ -151,11 +154,16 @@ class _Secp256k1:
         self.public_key = secp256k1.public_key(secret)
         self._verifier = secp256k1.Verifier(self.public_key)
 
-    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes) -> bytes | None:
+    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes, tweak: bytes) -> bytes | None:
         if scheme is SigningScheme.ECDSA_SECP256K1:
             signature = secp256k1.sign_ecdsa(self._secret, payload)
             # The recovery id is not covered by a verification, so it is recovered; that checks r and s as well.
             return signature if secp256k1.recover(payload, signature) == self.public_key else None
+        if scheme is SigningScheme.BIP340 and tweak:
+            with secp256k1.make_keypair(self._secret) as pair:
+                output = secp256k1.tweak_keypair(pair, tweak)
+                signature = secp256k1.sign_bip340_with(pair, payload, aux)
+            return signature if secp256k1.verify_bip340(output, payload, signature) else None
         if scheme is SigningScheme.BIP340:
             if self._keypair is None:
                 self._keypair = secp256k1.make_keypair(self._secret)
@@ -174,7 +182,7 @@ class _Ed25519:
     def __init__(self, secret: Slot) -> None:
         self._expanded, self.public_key = ed25519.expand(secret)
 
-    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes) -> bytes | None:
+    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes, tweak: bytes) -> bytes | None:
         if scheme is not SigningScheme.ED25519:
             raise _refuse_scheme()
         signature = ed25519.sign_with(self._expanded, payload)
@@ -192,7 +200,7 @@ class _P256:
         self.public_key = p256.public_key(key)
         self._verifier = p256.Verifier(self.public_key)
 
-    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes) -> bytes | None:
+    def sign(self, scheme: SigningScheme, payload: bytes, aux: bytes, tweak: bytes) -> bytes | None:
         if scheme is not SigningScheme.ECDSA_P256:
             raise _refuse_scheme()
         if self._key is None:

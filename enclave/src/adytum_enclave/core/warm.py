@@ -1,12 +1,14 @@
-"""Warm keys: unsealed signing keys that may be used again without KMS, for a bounded time and number of uses.
+"""Warm keys: unsealed keys and seeds that may be used again without KMS, for a bounded time and number of uses.
 
-The least recently used key leaves first, and every key that leaves is wiped. A time to live of 0 keeps none.
+A seed keeps the keys last derived from it; they are used, and wiped, with it. The least recently used key or seed
+leaves first, and everything that leaves is wiped. A time to live of 0 keeps none.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+from adytum_enclave.core.hd import Seed
 from adytum_enclave.core.keys import WalletKey
 from adytum_wire.manifest import Bounds
 
@@ -14,7 +16,7 @@ from adytum_wire.manifest import Bounds
 class _Warm:
     __slots__ = ("expires_at", "header", "key", "uses_left")
 
-    def __init__(self, key: WalletKey, header: bytes, expires_at: int, uses_left: int) -> None:
+    def __init__(self, key: WalletKey | Seed, header: bytes, expires_at: int, uses_left: int) -> None:
         self.key = key
         self.header = header
         self.expires_at = expires_at
@@ -37,7 +39,7 @@ class WarmKeys:
     def enabled(self) -> bool:
         return self._ttl_ms > 0
 
-    def use(self, key_id: str, header: bytes, now_ms: int) -> WalletKey | None:
+    def use(self, key_id: str, header: bytes, now_ms: int) -> WalletKey | Seed | None:
         """The warm key, counted as used, or None. It stays owned by this memory: use it before anything else runs."""
         warm = self._keys.get(key_id)
         if warm is None:
@@ -56,7 +58,7 @@ class WarmKeys:
         warm = self._keys.get(key_id)
         return warm is not None and warm.header == header
 
-    def keep(self, key_id: str, header: bytes, key: WalletKey, now_ms: int) -> None:
+    def keep(self, key_id: str, header: bytes, key: WalletKey | Seed, now_ms: int) -> None:
         """Take ownership of `key`, which has been used once. In strict mode it is wiped at once."""
         self.drop(key_id)
         if not self.enabled or self._max_uses <= 1:

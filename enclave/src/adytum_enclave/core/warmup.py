@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from adytum_enclave.core import envelope, hpke, keys
+from adytum_enclave.core import envelope, hd, hpke, keys
 from adytum_enclave.core.crypto import secp256k1
 from adytum_enclave.core.entropy import Fill
 from adytum_enclave.core.secrets import Arena, equal
@@ -27,7 +27,7 @@ _HEADER: Final = b"warm-up"
 
 
 def warm_up(arena: Arena, fill: Fill) -> None:
-    """Generate, load, sign, seal, open, HPKE, each with fresh dummies that are wiped. About two milliseconds.
+    """Generate, load, sign, seal, open, derive, HPKE, each with fresh dummies that are wiped. About two milliseconds.
 
     Errors: INTERNAL when a primitive does not give back what went in, RESOURCE_EXHAUSTED. No slot stays taken.
     """
@@ -36,6 +36,10 @@ def warm_up(arena: Arena, fill: Fill) -> None:
         with keys.generate(algorithm, arena, fill) as key:
             key.sign(scheme, bytes(32), aux=bytes(32))
             _seal_and_open(key, arena, fill)
+    for algorithm in (Algorithm.SECP256K1, Algorithm.ED25519, Algorithm.P256):
+        with arena.take(32) as seed:
+            fill(seed.view)
+            hd.derive(seed, "m/0'", algorithm).wipe()
     _exchange(arena, fill)
 
 

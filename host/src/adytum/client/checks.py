@@ -4,7 +4,8 @@
     2 it speaks of this request: tenant, request id, operation, SHA-256 of the body, decision "allow"
     3 its result digest is that of the result's bytes, as they came
     4 the result says what was asked: same request, same key
-    5 the signature verifies over the content, decoded here, under the key's public key
+    5 every signature verifies over the content, decoded here, under the key's public key (of a PSBT for a seed: under
+      the keys that it names, which the enclave has proven); an address belongs to the public key
 
 So a host that swaps, edits, replays or invents an answer is found out, without asking it.
 """
@@ -21,11 +22,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 
 from adytum.client.errors import UntrustedError
 from adytum.client.secp256k1_check import is_bip340, recover
-from adytum_policy.content import decode_content
+from adytum_policy.content import addresses_of, decode_content
 from adytum_verify import VerifiedReceipt, verify_receipt
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import Body, GenerateKey, ImportKey, Making, OnRecord, Sign, operation_of
-from adytum_wire.results import Result, SignResult, parse_result
+from adytum_wire.requests import Body, DeriveKey, GenerateKey, ImportKey, Making, OnRecord, Sign, operation_of
+from adytum_wire.results import DeriveKeyResult, Result, SignResult, parse_result
 from adytum_wire.types import SigningScheme, derive_key_id, sha256
 
 
@@ -54,6 +55,8 @@ def check_answer(
         _check_result(body, result, receipt)
         if isinstance(body, Sign) and isinstance(result, SignResult):  # 5
             check_signature(body, result)
+        if isinstance(body, DeriveKey) and isinstance(result, DeriveKeyResult):
+            _check_derived(body, result)
     except UntrustedError:
         raise
     except AdytumError as error:
@@ -104,13 +107,28 @@ def _check_result(body: Body, result: Result, verified: VerifiedReceipt) -> None
 
 
 def check_signature(body: Sign, result: SignResult) -> None:
-    """Decode the content and verify the signature over it, and what was made of both. Errors: UntrustedError."""
-    content = decode_content(body.content, body.scheme)
+    """Decode the content and verify every signature over it, and what was made of them. Errors: UntrustedError."""
+    if (result.path, result.scheme) != (body.path, body.scheme):
+        raise _wrong("path" if result.path != body.path else "signature", where="result")
     public_key, signature = bytes.fromhex(result.public_key), bytes.fromhex(result.signature)
-    if result.scheme is not body.scheme or not is_signature(body.scheme, public_key, content.payload, signature):
+    content = decode_content(body.content, body.scheme, public_key, body.path)
+    size = 65 if body.scheme is SigningScheme.ECDSA_SECP256K1 else 64
+    signatures = tuple(signature[at : at + size] for at in range(0, len(signature), size))
+    if len(signatures) != len(content.to_sign):
         raise _wrong("signature", where="result")
-    if content.finish(signature) != result.encoded:
+    for one, made in zip(content.to_sign, signatures, strict=True):
+        if not is_signature(body.scheme, one.verifies_under or public_key, one.payload, made):
+            raise _wrong("signature", where="result")
+    if content.finish_all(signatures) != result.encoded:
         raise _wrong("encoded", where="result")
+
+
+def _check_derived(body: DeriveKey, result: DeriveKeyResult) -> None:
+    """That the key is at the path, only the enclave can say; what follows from the key is checked here."""
+    if (result.path, result.algorithm) != (body.path, body.algorithm):
+        raise _wrong("path", where="result")
+    if addresses_of(result.algorithm, bytes.fromhex(result.public_key)) != result.addresses:
+        raise _wrong("addresses", where="result")
 
 
 def is_signature(scheme: SigningScheme, public_key: bytes, payload: bytes, signature: bytes) -> bool:

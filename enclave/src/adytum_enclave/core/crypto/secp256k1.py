@@ -87,6 +87,29 @@ def make_keypair(secret: Slot) -> Slot:
     return pair
 
 
+def tweak_secret(secret: Slot, tweak: Slot) -> bool:
+    """secret = secret + tweak modulo n, in place (secp256k1_ec_seckey_tweak_add). Both are 32 bytes.
+
+    Result: False when the tweak is not below n or the sum is 0: the secret is zeroes then. Errors: INTERNAL.
+    """
+    _require(secret.size == SECRET_SIZE and tweak.size == SECRET_SIZE)
+    return bool(lib.secp256k1_ec_seckey_tweak_add(_context(), secret.cdata(ffi), tweak.cdata(ffi)))
+
+
+def tweak_keypair(pair: Slot, tweak: bytes) -> bytes:
+    """Add a public tweak (32 bytes) to a keypair in place, as BIP-341 has it. Result: the x-only public key, 32 bytes.
+
+    Errors: INTERNAL for a tweak that is not below n, or cancels the key (no hash ever will).
+    """
+    _require(pair.size == KEYPAIR_SIZE and len(tweak) == 32)
+    keypair = ffi.cast(_KEYPAIR, pair.pointer)
+    _require(lib.secp256k1_keypair_xonly_tweak_add(_context(), keypair, tweak))
+    point, out = ffi.new(_XONLY), ffi.new(_BYTES, 32)
+    _require(lib.secp256k1_keypair_xonly_pub(_context(), point, ffi.NULL, keypair))
+    lib.secp256k1_xonly_pubkey_serialize(_context(), out, point)
+    return bytes(ffi.buffer(out))
+
+
 def sign_bip340_with(pair: Slot, message: bytes, aux: bytes) -> bytes:
     """As `sign_bip340`, with a keypair of `make_keypair`."""
     _require(pair.size == KEYPAIR_SIZE and len(message) == 32 and len(aux) == 32)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adytum_enclave.core import hpke
-from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey
+from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey, Stretch
 from adytum_enclave.core.enclave import Configured, Enclave
+from adytum_enclave.core.recovery import seal_recovery
 from adytum_enclave.core.secrets import Slot
 from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_enclave.core.steps.decode import Asked
 from adytum_enclave.core.steps.seal import seal
 from adytum_enclave.core.steps.unseal import ask, open_record
 from adytum_policy.content import address_of
-from adytum_wire import results
+from adytum_wire import limits, results
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header, Record
 from adytum_wire.requests import Making, Sealed, SealedFile, import_info
@@ -34,15 +35,16 @@ class Context(NamedTuple):
 
 class Effected(NamedTuple):
     """`record`: what the host must store. `about`: the header of the record that was made or used, if any. `recovery`:
-    the made record's second envelope, or empty."""
+    the made record's second envelope, or empty. `public_key`: of a key that is not `about`'s own but derived, hex."""
 
     result: bytes
     about: Header | None = None
     record: Record | None = None
     recovery: bytes = b""
+    public_key: str = ""
 
 
-KmsSteps = Generator[NewDataKey | OpenDataKey, DataKeyAnswer, Effected]
+KmsSteps = Generator[NewDataKey | OpenDataKey | Stretch, Any, Effected]
 
 
 def open_sealed(context: Context, sealed: Sealed | SealedFile) -> Slot:
@@ -55,6 +57,7 @@ def open_sealed(context: Context, sealed: Sealed | SealedFile) -> Slot:
         info=import_info(body.tenant, body.request_id),
         aad=b"",
         arena=context.enclave.arena,
+        most=limits.MAX_FILE if isinstance(sealed, SealedFile) else limits.MAX_SECRET,
     )
 
 
@@ -123,7 +126,16 @@ def seal_under(context: Context, header: Header, secret: Slot, result: type[resu
     context.check_deadline()
     enclave = context.enclave
     record = yield from seal(header, secret, arena=enclave.arena, recipient=enclave.recipient, fill=enclave.fill)
-    return Effected(_stored(result, context, header, record), header, record)
+    return Effected(_stored(result, context, header, record), header, record, _recovery(context, record, secret))
+
+
+def _recovery(context: Context, record: Record, secret: Slot) -> bytes:
+    """The second envelope, where the policy in force asks for one."""
+    rules = context.who.policy.policy.document.recovery
+    if rules == "none":
+        return b""
+    enclave = context.enclave
+    return seal_recovery(rules, record.header, secret, arena=enclave.arena, fill=enclave.fill)
 
 
 def _stored(kind: type[results._Stored], context: Context, header: Header, record: Record) -> bytes:

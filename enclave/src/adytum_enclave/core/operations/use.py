@@ -1,8 +1,13 @@
-"""Operations that use a record as it is: `sign`, `unseal`."""
+"""Operations that use a record as it is: `sign`, `unseal`; and what all share that need an opened key."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from adytum_enclave.core import hpke
+from adytum_enclave.core.hd import Seed
+from adytum_enclave.core.keys import WalletKey
 from adytum_enclave.core.operations.context import Context, Effected, KmsSteps, ask_kms, named_record, open_named
 from adytum_enclave.core.steps.sign import sign
 from adytum_enclave.core.steps.unseal import as_key
@@ -11,31 +16,49 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import Sign, Unseal, unseal_info
 
 
-def sign_content(context: Context, body: Sign) -> KmsSteps:
+class Used(NamedTuple):
+    """`public_key`: which key was used, hex: of a seed the derived one."""
+
+    result: results.Result
+    public_key: str
+
+
+def with_key(context: Context, use: Callable[[WalletKey | Seed], Used]) -> KmsSteps:
+    """Call `use` with the named record's key or seed, warm or opened for it, and keep it warm."""
     header, record = named_record(context)
-    content = context.asked.content
-    if content is None:
-        raise AdytumError(Code.CONTENT_INVALID)
     enclave, warm = context.enclave, context.configured.warm
     enclave.versions.require(header)
     key = warm.use(header.key_id, record.header, enclave.now_ms())
     if key is not None:
         enclave.counters.add("warm_hits")
         context.check_deadline()
-        return Effected(results.encode_result(sign(context.who, body, content, key)), header)
-    enclave.counters.add("warm_misses")
-    answer = yield from ask_kms(context, shared=warm.enabled)
-    key = warm.use(header.key_id, record.header, enclave.now_ms())  # another waiter may have opened it by now
-    if key is not None:
-        return Effected(results.encode_result(sign(context.who, body, content, key)), header)
-    key = as_key(header, open_named(context, answer))
-    try:
+    else:
+        enclave.counters.add("warm_misses")
+        answer = yield from ask_kms(context, shared=warm.enabled)
+        key = warm.use(header.key_id, record.header, enclave.now_ms())  # another waiter may have opened it by now
+        if key is None:
+            key = as_key(header, open_named(context, answer))
+            try:
+                used = use(key)
+            except BaseException:
+                key.wipe()
+                raise
+            warm.keep(header.key_id, record.header, key, enclave.now_ms())
+            return Effected(results.encode_result(used.result), header, public_key=used.public_key)
+    used = use(key)
+    return Effected(results.encode_result(used.result), header, public_key=used.public_key)
+
+
+def sign_content(context: Context, body: Sign) -> KmsSteps:
+    content = context.asked.content
+    if content is None:
+        raise AdytumError(Code.CONTENT_INVALID)
+
+    def use(key: WalletKey | Seed) -> Used:
         result = sign(context.who, body, content, key)
-    except BaseException:
-        key.wipe()
-        raise
-    warm.keep(header.key_id, record.header, key, enclave.now_ms())
-    return Effected(results.encode_result(result), header)
+        return Used(result, result.public_key)
+
+    return with_key(context, use)
 
 
 def unseal(context: Context, body: Unseal) -> KmsSteps:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_enclave.core.steps.decode import Asked
+from adytum_enclave.core.steps.sign import ALGORITHMS
 from adytum_policy.decide import Decision, Subject, decide
 from adytum_policy.usage import Usage
 from adytum_policy.votes import Vote
 from adytum_wire.requests import DeriveKey, GenerateKey, ImportKey, Making, Sign, operation_of
-from adytum_wire.types import Algorithm
+from adytum_wire.types import Algorithm, RecordKind
 
 
 def authorise(who: Authenticated, asked: Asked, *, votes: Sequence[Vote], usage: Usage, now_ms: int) -> Decision:
@@ -18,6 +19,11 @@ def authorise(who: Authenticated, asked: Asked, *, votes: Sequence[Vote], usage:
     body = who.body
     if asked.header is not None:
         algorithm, labels = asked.header.algorithm, asked.header.labels
+        if asked.header.kind is RecordKind.HD_SEED:  # what is derived from it has an algorithm
+            if isinstance(body, Sign):
+                algorithm = ALGORITHMS[body.scheme]
+            elif isinstance(body, DeriveKey):
+                algorithm = body.algorithm
     elif isinstance(body, GenerateKey | ImportKey):
         algorithm, labels = body.algorithm, body.labels
     else:

@@ -14,6 +14,7 @@ from adytum_policy.content import Decoded, decode_content
 from adytum_wire import record as records
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Manifest
+from adytum_wire.paths import parse_path
 from adytum_wire.record import Header, Record
 from adytum_wire.requests import Body, DeriveKey, Export, OnRecord, Sign, Unseal
 from adytum_wire.types import RecordKind
@@ -39,8 +40,11 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
-    """Errors: RECORD_MISSING, RECORD_INVALID, RECORD_MISMATCH with the field, CONTENT_INVALID."""
-    content = decode_content(body.content, body.scheme) if isinstance(body, Sign) else None
+    """Errors: RECORD_MISSING, RECORD_INVALID, RECORD_MISMATCH with the field, REQUEST_INVALID "$.path",
+    CONTENT_INVALID.
+
+    A PSBT is read for the key that the header claims; what a PSBT for a seed claims is proven by `steps/sign.py`.
+    """
     if not isinstance(body, OnRecord):
         if record is not None:
             raise AdytumError(Code.RECORD_MISMATCH)
@@ -59,4 +63,9 @@ def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
             raise AdytumError(Code.RECORD_MISMATCH, field)
     if isinstance(body, Sign | DeriveKey) and bool(body.path) != (header.kind is RecordKind.HD_SEED):
         raise AdytumError(Code.RECORD_MISMATCH, "$.path")  # a seed signs by a path, a key has none
+    content = None
+    if isinstance(body, Sign | DeriveKey):
+        parse_path(body.path)
+    if isinstance(body, Sign):
+        content = decode_content(body.content, body.scheme, bytes.fromhex(header.public_key), body.path)
     return Asked(header=header, content=content)

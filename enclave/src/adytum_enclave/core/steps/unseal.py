@@ -10,12 +10,14 @@ from collections.abc import Generator
 
 from adytum_enclave.core import envelope, keys
 from adytum_enclave.core.effects import DataKeyAnswer, OpenDataKey
+from adytum_enclave.core.hd import Seed
 from adytum_enclave.core.keys import WalletKey
 from adytum_enclave.core.recipient import RecipientKey
 from adytum_enclave.core.secrets import Arena, Slot
 from adytum_enclave.core.versions import VersionMemory
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header, Record, encryption_context
+from adytum_wire.types import RecordKind
 
 
 def ask(
@@ -54,8 +56,11 @@ def open_record(
     return secret
 
 
-def as_key(header: Header, secret: Slot) -> WalletKey:
-    """Take ownership of `secret` as the key that the header names. Errors: RECORD_TAMPERED; the secret is wiped."""
+def as_key(header: Header, secret: Slot) -> WalletKey | Seed:
+    """Take ownership of `secret` as the key or seed that the header names. Errors: RECORD_TAMPERED; the secret is
+    wiped."""
+    if header.kind is RecordKind.HD_SEED:
+        return Seed(secret)
     key = keys.load(header.algorithm, secret, code=Code.RECORD_TAMPERED)
     if key.public_key.hex() != header.public_key:
         key.wipe()
