@@ -68,6 +68,7 @@ def test_the_largest_body_can_be_stamped() -> None:
 def test_expired_sessions_are_refused_by_name_and_then_forgotten() -> None:
     arena = Arena(1024 * 1024)
     sessions = Sessions(arena)
+    lasting = opened(sessions, arena, b"l" * 32, until=600)
     before = arena.in_use
     session_id = opened(sessions, arena, b"d" * 32, until=1)
     for now, code in ((NOW + 1000, Code.SESSION_EXPIRED), (NOW + 61_000, Code.SESSION_UNKNOWN)):
@@ -76,6 +77,16 @@ def test_expired_sessions_are_refused_by_name_and_then_forgotten() -> None:
             sessions.check(stamped(session_id, b"m"), b"m", now)
         assert caught.value.code is code
     assert arena.in_use == before
+    assert sessions.check(stamped(lasting, b"m"), b"m", NOW).public_key == b"k" * 32
+
+
+def test_an_arena_without_room_refuses_and_keeps_nothing() -> None:
+    arena = Arena(4096)
+    sessions = Sessions(arena)
+    with pytest.raises(AdytumError) as caught:
+        opened(sessions, arena, b"d" * 32)
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED
+    assert (arena.in_use, len(sessions)) == (0, 0)
 
 
 def test_when_all_sessions_are_taken_the_next_is_refused_and_leaves_nothing() -> None:

@@ -87,7 +87,7 @@ async def test_back_off_grows_and_follows_the_jitter(
 
     client = make(attempts=8, jitter=lambda: 0.5)
     endpoint.script = [kms_kit.fault("ThrottlingException")] * 8
-    monkeypatch.setattr("adytum_enclave.shell.kms.asyncio.sleep", sleep)
+    monkeypatch.setattr("adytum_enclave.shell.aws.asyncio.sleep", sleep)
     await refused(generate(client, arn), Code.KMS_UNAVAILABLE)
     assert slept == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
 

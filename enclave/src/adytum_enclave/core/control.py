@@ -7,15 +7,18 @@ from collections.abc import Generator
 from adytum_enclave.core.effects import Answer, Effect, GetDocument, Measure, ReadPcr
 from adytum_enclave.core.enclave import Configured, Enclave
 from adytum_enclave.core.phases import Phase
-from adytum_policy.document import open_policy
+from adytum_enclave.core.usage.reset import open_reset
+from adytum_policy.document import SignedPolicy, open_policy
 from adytum_wire import messages
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.manifest import Tenant
 from adytum_wire.messages import (
     Attest,
     Checkpoint,
     Configure,
     ControlRequest,
     GetReceipts,
+    GetUsage,
     Health,
     Hello,
     PutPolicy,
@@ -54,6 +57,8 @@ def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flig
             return _put_usage(enclave, request)
         case ResetUsage():
             return _reset_usage(enclave, request)
+        case GetUsage():
+            return _get_usage(enclave, request)
         case Checkpoint():
             return _checkpoint(enclave, request)
 
@@ -103,6 +108,7 @@ def _configure(enclave: Enclave, request: Configure) -> ControlSteps:
         enclave.phases.step(Phase.TERMINAL)
         raise AdytumError(Code.INTERNAL)
     enclave.configured = candidate
+    enclave.ledger.configure(candidate.manifest)
     enclave.credentials = request.credentials
     enclave.phases.step(Phase.READY)
     return messages.ConfigureReply(candidate.manifest_hash, pcr16)
@@ -115,21 +121,23 @@ def _set_credentials(enclave: Enclave, request: SetCredentials) -> ControlSteps:
 
 
 def _put_policy(enclave: Enclave, request: PutPolicy) -> ControlSteps:
-    """Errors: TENANT_UNKNOWN, POLICY_INVALID, POLICY_QUORUM, POLICY_ROLLBACK; the policy in force stays."""
-    yield from ()
-    configured = _require(enclave)
-    tenant = configured.tenants.get(request.tenant)
-    if tenant is None:
-        raise AdytumError(Code.TENANT_UNKNOWN, "$.tenant")
-    signed = open_policy(request.envelope, tenant)
-    held = enclave.policies.get(request.tenant)
+    """Errors: TENANT_UNKNOWN, POLICY_INVALID, POLICY_QUORUM, POLICY_ROLLBACK (also by what the anchor has seen), and
+    where the anchor is asked its errors; the policy in force stays, except as `Ledger.admit_policy` says."""
+    signed = open_policy(request.envelope, _tenant(enclave, request.tenant))
+    _require_newer(enclave, signed)
+    yield from enclave.ledger.admit_policy(request.tenant, signed.policy.version, signed.digest)
+    _require_newer(enclave, signed)  # another one may have come meanwhile
+    enclave.policies[request.tenant] = signed
+    return messages.PutPolicyReply(signed.policy.version, signed.digest)
+
+
+def _require_newer(enclave: Enclave, signed: SignedPolicy) -> None:
+    held = enclave.policies.get(signed.policy.tenant)
     if held is not None and (
         signed.policy.version < held.policy.version
         or (signed.policy.version == held.policy.version and signed.digest != held.digest)
     ):
         raise AdytumError(Code.POLICY_ROLLBACK, "$.version")
-    enclave.policies[request.tenant] = signed
-    return messages.PutPolicyReply(signed.policy.version, signed.digest)
 
 
 def _attest(enclave: Enclave, request: Attest) -> ControlSteps:
@@ -150,19 +158,48 @@ def _get_receipts(enclave: Enclave, request: GetReceipts) -> ControlSteps:
     return messages.GetReceiptsReply(enclave.receipts.remembered(request.first))
 
 
-def _put_usage(_enclave: Enclave, _request: PutUsage) -> ControlSteps:
+def _put_usage(enclave: Enclave, request: PutUsage) -> ControlSteps:
+    """Errors: TENANT_UNKNOWN, USAGE_INVALID, USAGE_ROLLBACK, what KMS answers."""
+    _tenant(enclave, request.tenant)
+    yield from enclave.ledger.put_usage(request.tenant, request.snapshot)
+    return messages.Done()
+
+
+def _reset_usage(enclave: Enclave, request: ResetUsage) -> ControlSteps:
+    """Errors: TENANT_UNKNOWN, USAGE_INVALID (also for another boot's or tenant's), POLICY_QUORUM."""
     yield from ()
-    raise AdytumError(Code.USAGE_INVALID)
+    reset = open_reset(request.envelope, _tenant(enclave, request.tenant), boot_id=enclave.boot_id)
+    enclave.ledger.reset(request.tenant, reset.limits)
+    return messages.Done()
 
 
-def _reset_usage(_enclave: Enclave, _request: ResetUsage) -> ControlSteps:
+def _get_usage(enclave: Enclave, request: GetUsage) -> ControlSteps:
+    """Errors: TENANT_UNKNOWN."""
     yield from ()
-    raise AdytumError(Code.USAGE_INVALID)
+    _tenant(enclave, request.tenant)
+    version, is_known, entries = enclave.ledger.describe(request.tenant)
+    return messages.GetUsageReply(
+        boot_id=enclave.boot_id,
+        version=version,
+        is_known=is_known,
+        entries=[
+            messages.UsageEntry(limit, scope, window_ms, str(used), str(held))
+            for (limit, scope), window_ms, used, held in entries
+        ],
+    )
 
 
-def _checkpoint(_enclave: Enclave, _request: Checkpoint) -> ControlSteps:
+def _checkpoint(enclave: Enclave, _request: Checkpoint) -> ControlSteps:
     yield from ()
-    raise AdytumError(Code.PHASE_INVALID)
+    return messages.CheckpointReply(enclave.receipts.checkpoint(enclave.now_ms()))
+
+
+def _tenant(enclave: Enclave, tenant: str) -> Tenant:
+    """Errors: PHASE_INVALID, TENANT_UNKNOWN."""
+    found = _require(enclave).tenants.get(tenant)
+    if found is None:
+        raise AdytumError(Code.TENANT_UNKNOWN, "$.tenant")
+    return found
 
 
 def _require(enclave: Enclave) -> Configured:

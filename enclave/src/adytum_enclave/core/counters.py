@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from adytum_wire.errors import Code
 
-NAMES = ("executed", "denied", "repeated", "kms_calls", "warm_hits", "warm_misses", "resealed")
+# `kms_us`: microseconds from asking KMS to its answer, of all calls together. The host sees those times anyway.
+NAMES = (
+    "executed",
+    "denied",
+    "repeated",
+    "kms_calls",
+    "warm_hits",
+    "warm_misses",
+    "resealed",
+    "anchor_reads",
+    "anchor_writes",
+    "documents",
+    "kms_us",
+)
 
 
 class Counters:
@@ -13,8 +26,8 @@ class Counters:
     def __init__(self) -> None:
         self._values = dict.fromkeys((*NAMES, *(f"error_{code.value}" for code in Code)), 0)
 
-    def add(self, name: str) -> None:
-        self._values[name] += 1
+    def add(self, name: str, amount: int = 1) -> None:
+        self._values[name] += amount
 
     def error(self, code: Code) -> None:
         self._values[f"error_{code.value}"] += 1

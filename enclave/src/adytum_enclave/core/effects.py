@@ -3,8 +3,9 @@ or with an `AdytumError` thrown in. Warm requests yield nothing at all."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,14 @@ class GetDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Run `work` on another thread, one at a time. It calls native code that takes long, and touches nothing but slots
+    that nobody else touches meanwhile. Answer: no bytes."""
+
+    work: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataKeyAnswer:
     """`ciphertext_for_recipient`: CMS for our RSA key. `ciphertext_blob`: the data key under the KMS key."""
 
@@ -56,5 +65,40 @@ class DataKeyAnswer:
     ciphertext_blob: bytes = field(repr=False)
 
 
-Effect: TypeAlias = NewDataKey | OpenDataKey | ReadPcr | Measure | GetDocument
-Answer: TypeAlias = DataKeyAnswer | bytes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchored:
+    """What the anchor holds of a tenant: a sealed usage snapshot and its version."""
+
+    version: int
+    snapshot: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadAnchor:
+    """Answer: `Anchored`, or None when the anchor holds nothing of the tenant."""
+
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteAnchor:
+    """Write if the anchor still holds version `expected` (None: nothing). Answer: False when it does not."""
+
+    tenant: str
+    expected: int | None
+    anchored: Anchored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """Run `steps` once for all who wait for `key`: who comes while a run is under way shares the next one, which begins
+    after it. Answer: None, when the run has ended."""
+
+    key: str
+    steps: Callable[[], Generator[Any, Any, Any]]
+
+
+Effect: TypeAlias = (
+    NewDataKey | OpenDataKey | ReadPcr | Measure | GetDocument | Stretch | ReadAnchor | WriteAnchor | Together
+)
+Answer: TypeAlias = DataKeyAnswer | bytes | Anchored | bool | None

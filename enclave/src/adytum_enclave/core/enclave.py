@@ -19,7 +19,7 @@ from adytum_enclave.core.rejections import Rejections
 from adytum_enclave.core.replay import Replay
 from adytum_enclave.core.secrets import Arena, Slot
 from adytum_enclave.core.sessions import Sessions
-from adytum_enclave.core.usage.ledger import Ledger
+from adytum_enclave.core.usage.ledger import Ledger, Surroundings
 from adytum_enclave.core.versions import VersionMemory
 from adytum_enclave.core.warm import WarmKeys
 from adytum_policy.document import SignedPolicy
@@ -77,10 +77,21 @@ class Enclave:
         self.versions = VersionMemory()
         self.passkeys = PasskeyMemory()
         self.rejections = Rejections()
-        self.sessions = Sessions()
+        self.sessions = Sessions(arena)
         self.resealed: dict[str, int] = {}  # by tenant, for the rotation statement
-        self.ledger = Ledger()
         self.policies: dict[str, SignedPolicy] = {}
+        self.ledger = Ledger(
+            Surroundings(
+                boot_id=self.boot_id,
+                started_ms=self.started_ms,
+                now_ms=now_ms,
+                fill=fill,
+                arena=arena,
+                recipient=self.recipient,
+                policies=self.policies,
+                head=lambda: self.receipts.head,
+            )
+        )
         self.credentials: Credentials | None = None
         self.configured: Configured | None = None
 
@@ -115,6 +126,7 @@ class Enclave:
         if self.configured is not None:
             self.configured.warm.drop_all()
         self.sessions.wipe()
+        self.ledger.wipe()
         self._receipt_secret.wipe()
         self.hpke_key.secret.wipe()
 

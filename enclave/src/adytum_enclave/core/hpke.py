@@ -60,15 +60,24 @@ def generate_keypair(arena: Arena, fill: Fill) -> HpkeKey:
         raise
 
 
-def open_sealed(key: HpkeKey, enc: bytes, ciphertext: bytes, *, info: bytes, aad: bytes, arena: Arena) -> Slot:
+def open_sealed(
+    key: HpkeKey,
+    enc: bytes,
+    ciphertext: bytes,
+    *,
+    info: bytes,
+    aad: bytes,
+    arena: Arena,
+    most: int = limits.MAX_SECRET,
+) -> Slot:
     """Open a message to `key` (RFC 9180, 6.1, OpenBase). The caller owns the slot.
 
-    Errors: REQUEST_INVALID "$.sealed" for lengths that cannot be (`enc` 32 bytes; 1 to `limits.MAX_SECRET` bytes of
-    plaintext, then a tag), an `enc` of small order, and anything that does not authenticate; RESOURCE_EXHAUSTED. No
+    Errors: REQUEST_INVALID "$.sealed" for lengths that cannot be (`enc` 32 bytes; 1 to `most` bytes of plaintext, then
+    a tag), an `enc` of small order, and anything that does not authenticate; RESOURCE_EXHAUSTED. No
     slot stays taken then.
     """
     size = len(ciphertext) - aead.TAG_SIZE
-    if len(enc) != ENC_SIZE or not 0 < size <= limits.MAX_SECRET:
+    if len(enc) != ENC_SIZE or not 0 < size <= most:
         raise AdytumError(Code.REQUEST_INVALID, "$.sealed")
     with arena.take(aead.KEY_SIZE) as message_key, arena.take(aead.NONCE_SIZE) as nonce:
         if not _schedule(key.secret, enc, enc + key.public_key, info, message_key, nonce):

@@ -14,6 +14,7 @@ from adytum_wire.messages import (
     Configure,
     Execute,
     GetReceipts,
+    GetUsage,
     Health,
     Hello,
     PutPolicy,
@@ -35,7 +36,8 @@ _ALWAYS: frozenset[type] = frozenset({Hello, Health})
 TAKES: dict[Phase, frozenset[type]] = {
     Phase.AWAITING_MANIFEST: _ALWAYS | {Configure},
     Phase.MEASURING: _ALWAYS,
-    Phase.READY: _ALWAYS | {SetCredentials, PutPolicy, PutUsage, ResetUsage, Attest, GetReceipts, Checkpoint, Execute},
+    Phase.READY: _ALWAYS
+    | {SetCredentials, PutPolicy, PutUsage, ResetUsage, GetUsage, Attest, GetReceipts, Checkpoint, Execute},
     Phase.TERMINAL: _ALWAYS,
 }
 

@@ -36,7 +36,8 @@ class Sessions:
     room for its next, so that nobody can push out another's."""
 
     def __init__(self, arena: Arena) -> None:
-        self._work = arena.take(limits.MAX_BODY + _PAE_ROOM + MAC_ROOM)  # one for all: checks follow each other
+        self._arena = arena
+        self._work: Slot | None = None  # one for all checks, which follow each other; made with the first session
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def __len__(self) -> int:
@@ -52,6 +53,11 @@ class Sessions:
         if secret.size != KEY_BYTES:
             secret.wipe()
             raise AdytumError(Code.REQUEST_INVALID, "$.sealed")
+        try:
+            self._room()
+        except AdytumError:
+            secret.wipe()
+            raise
         mine = [name for name, session in self._sessions.items() if session.public_key == public_key]
         if len(mine) >= MAX_OF_ONE_KEY:
             self._close(mine[0])
@@ -68,7 +74,7 @@ class Sessions:
         session = self._sessions.get(stamp.session_id)
         if session is None:
             raise AdytumError(Code.SESSION_UNKNOWN)
-        if not session.key.verify(message, stamp.mac, self._work):
+        if not session.key.verify(message, stamp.mac, self._room()):
             raise AdytumError(Code.STAMP_INVALID)
         if now_ms >= session.expires_at:
             raise AdytumError(Code.SESSION_EXPIRED)
@@ -82,7 +88,14 @@ class Sessions:
     def wipe(self) -> None:
         for name in list(self._sessions):
             self._close(name)
-        self._work.wipe()
+        if self._work is not None:
+            self._work.wipe()
+            self._work = None
+
+    def _room(self) -> Slot:
+        if self._work is None:
+            self._work = self._arena.take(limits.MAX_BODY + _PAE_ROOM + MAC_ROOM)
+        return self._work
 
     def _close(self, session_id: bytes) -> None:
         session = self._sessions.pop(session_id, None)

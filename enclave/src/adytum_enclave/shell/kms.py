@@ -4,45 +4,36 @@ KMS authenticates itself by TLS alone (its answer, a CMS envelope, could be forg
 the roots and the host name come from the measured manifest, and the host only pipes bytes. Every answer is checked:
 no plaintext in it, the key that was asked for, bounded sizes, strict JSON. Opening it is `core/recipient.py`.
 
-Retried, with jittered back-off inside the caller's deadline: lost connections, 5xx, throttling. Never retried: a
-refusal. Left out: every other operation, and logging; the caller has the error's code and field.
+How it is asked, and when again, is `aws.py`'s. Left out: every other operation.
 
 Sources: AWS KMS API Reference (GenerateDataKey, Decrypt, Common Errors); JSON 1.1 protocol.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
-import re
-import socket
-import time
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from msgspec import Struct
 
 from adytum_enclave.core.cms import MAX_CIPHERTEXT_FOR_RECIPIENT
-from adytum_enclave.shell.kms_breaker import Breaker
-from adytum_enclave.shell.kms_http import MAX_RESPONSE, HttpConnection, Response, StaleError
-from adytum_enclave.shell.kms_tls import TlsStream, client_context
-from adytum_enclave.shell.sigv4 import Signer
+from adytum_enclave.shell.aws import AwsClient, Service
+from adytum_enclave.shell.kms_http import MAX_RESPONSE
 from adytum_wire import limits, strict_json
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.messages import Credentials
 
-_THRESHOLD: Final = 5  # failures in a row that open the circuit
-_COOLDOWN_S: Final = 2.0
-_BACKOFF_S: Final = 0.05  # doubled each attempt, times the jitter
-_MAX_BACKOFF_S: Final = 1.0
-_SLOW_S: Final = 1.0  # a call given up on before this says nothing about KMS
-
-_THROTTLING = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
+SERVICE: Final = Service(
+    signing_name="kms",
+    target="TrentService",
+    content_type="application/x-amz-json-1.1",
+    unavailable=Code.KMS_UNAVAILABLE,
+    invalid=Code.KMS_ANSWER_INVALID,
+    roots_field="$.kms.roots",
+)
 _TAMPERED = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
-_CREDENTIALS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 # refusals that an operator wants told apart; a name outside this list is never repeated
 _REFUSALS = frozenset(
     {
@@ -58,7 +49,6 @@ _REFUSALS = frozenset(
         "ValidationException",
     }
 )
-_TYPE = re.compile(r"\A(?:[A-Za-z0-9.]+#)?([A-Za-z]+)(?::.*)?\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,50 +71,11 @@ class _Answer(Struct, frozen=True, rename="pascal"):
     encryption_algorithm: str | None = None
 
 
-class _Error(Struct, frozen=True, rename={"kind": "__type"}):
-    kind: str = ""
+class KmsClient(AwsClient):
+    """`options`: as for `AwsClient`."""
 
-
-class _TryAgain(Exception):
-    """Internal: this attempt failed in a way that another may mend."""
-
-
-class KmsClient:
-    """A pool of connections to one KMS endpoint. For one event loop; many tasks may call at once.
-
-    dial: opens a stream socket to the endpoint (through the host's byte pipe); errors are OSError.
-    host: name in TLS (SNI and certificate) and in Host. region: for signing. roots: PEM, all that is trusted.
-    credentials: those in force, or None. now_ms: the trusted clock, for signatures and certificates.
-    jitter: uniform in [0, 1). attempts: at most, for one call. attempt_timeout_s: for one of them, connecting
-    included.
-    monotonic: seconds, for the circuit breaker.
-    """
-
-    def __init__(
-        self,
-        *,
-        dial: Callable[[], Awaitable[socket.socket]],
-        host: str,
-        region: str,
-        roots: Sequence[str],
-        credentials: Callable[[], Credentials | None],
-        now_ms: Callable[[], int],
-        jitter: Callable[[], float],
-        max_connections: int = 8,
-        attempts: int = 3,
-        attempt_timeout_s: float = 3.0,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._dial, self._host = dial, host
-        self._context = client_context(roots)
-        self._signer = Signer(service="kms", region=region)
-        self._credentials, self._now_ms, self._jitter = credentials, now_ms, jitter
-        self._attempts, self._attempt_timeout_s = attempts, attempt_timeout_s
-        self._monotonic = monotonic
-        self._breaker = Breaker(threshold=_THRESHOLD, cooldown_s=_COOLDOWN_S, monotonic=monotonic)
-        self._slots = asyncio.Semaphore(max_connections)
-        self._idle: list[HttpConnection] = []  # last used, last in: the oldest may go stale
-        self._closed = False
+    def __init__(self, **options: Any) -> None:
+        super().__init__(SERVICE, **options)
 
     async def generate_data_key(
         self, *, key_arn: str, context: dict[str, str], attestation_document: bytes, timeout_s: float
@@ -168,12 +119,6 @@ class KmsClient:
             raise AdytumError(Code.KMS_ANSWER_INVALID, "EncryptionAlgorithm")
         return _checked(answer, key_arn, ciphertext_blob)
 
-    async def aclose(self) -> None:
-        """Close what is idle, and each other connection when its call ends. Later calls get KMS_UNAVAILABLE."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
     async def _call(
         self, operation: str, request: dict[str, Any], attestation_document: bytes, timeout_s: float
     ) -> _Answer:
@@ -182,102 +127,13 @@ class KmsClient:
             "AttestationDocument": base64.b64encode(attestation_document).decode(),
         }
         body = strict_json.encode({**request, "Recipient": recipient})
-        try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._persist(operation, body)
-        except TimeoutError:
-            raise AdytumError(Code.DEADLINE_EXCEEDED, "kms") from None
+        response = await self._ask(operation, body, timeout_s)
         return strict_json.decode(response.body, _Answer, limit=MAX_RESPONSE, code=Code.KMS_ANSWER_INVALID)
 
-    async def _persist(self, operation: str, body: bytes) -> Response:
-        """Attempts until one is answered, refused, or the last has failed."""
-        for attempt in range(self._attempts):
-            if attempt:
-                await asyncio.sleep(self._jitter() * min(_MAX_BACKOFF_S, _BACKOFF_S * 2**attempt))
-            with contextlib.suppress(_TryAgain):
-                async with self._slots:
-                    return await self._attempt(operation, body)
-        raise AdytumError(Code.KMS_UNAVAILABLE, retry_after_ms=limits.RETRY_AFTER_MS)
-
-    async def _attempt(self, operation: str, body: bytes) -> Response:
-        headers = self._headers(operation, body)
-        self._breaker.admit()
-        started = self._monotonic()
-        verdict = self._breaker.abandoned
-        try:
-            async with asyncio.timeout(self._attempt_timeout_s):
-                response = await self._exchange(headers, body)
-            verdict = self._breaker.failed if response.status >= 500 else self._breaker.succeeded
-        except OSError:  # TimeoutError is one
-            verdict = self._breaker.failed
-            raise _TryAgain from None
-        except asyncio.CancelledError:
-            if self._monotonic() - started >= _SLOW_S:
-                verdict = self._breaker.failed  # else a caller with a short deadline could open the circuit for all
-            raise
-        finally:
-            verdict()
-        if response.status != 200:
-            raise _refusal(response, operation)
-        return response
-
-    def _headers(self, operation: str, body: bytes) -> list[tuple[str, str]]:
-        """Signed anew for each attempt: signatures age."""
-        if self._closed:
-            raise AdytumError(Code.KMS_UNAVAILABLE, "closed")
-        credentials, now_ms = self._credentials(), self._now_ms()
-        if credentials is None or 0 < credentials.expires_at <= now_ms:
-            raise AdytumError(Code.KMS_UNAVAILABLE, "credentials")
-        headers = [("X-Amz-Target", f"TrentService.{operation}"), ("Content-Type", "application/x-amz-json-1.1")]
-        try:
-            return self._signer.sign("POST", self._host, headers, body, credentials, now_ms=now_ms)
-        except ValueError:  # credentials that are no header value
-            raise AdytumError(Code.KMS_UNAVAILABLE, "credentials") from None
-
-    async def _exchange(self, headers: list[tuple[str, str]], body: bytes) -> Response:
-        if self._idle:
-            with contextlib.suppress(StaleError):
-                return await self._use(self._idle.pop(), headers, body)
-        return await self._use(await self._connect(), headers, body)
-
-    async def _connect(self) -> HttpConnection:
-        stream = TlsStream(await self._dial(), self._context, self._host)
-        try:
-            await stream.handshake(self._now_ms())
-        except BaseException:
-            stream.close()
-            raise
-        return HttpConnection(stream)
-
-    async def _use(self, connection: HttpConnection, headers: list[tuple[str, str]], body: bytes) -> Response:
-        try:
-            response = await connection.post(headers, body)
-        except BaseException:
-            connection.close()
-            raise
-        if connection.reusable and not self._closed:
-            self._idle.append(connection)
-        else:
-            connection.close()
-        return response
-
-
-def _refusal(response: Response, operation: str) -> Exception:
-    """What a status other than 200 means (AWS KMS API Reference, Common Errors and each operation's Errors)."""
-    if response.status >= 500 or response.status == 429:
-        return _TryAgain()
-    if response.status < 400:
-        return AdytumError(Code.KMS_ANSWER_INVALID, "http.status")
-    fault = strict_json.decode(response.body, _Error, limit=MAX_RESPONSE, code=Code.KMS_ANSWER_INVALID)
-    match = _TYPE.match(fault.kind)
-    name = match.group(1) if match else ""
-    if name in _THROTTLING:
-        return _TryAgain()
-    if name in _TAMPERED and operation == "Decrypt":
-        return AdytumError(Code.RECORD_TAMPERED, "data_key_ciphertext")
-    if name in _CREDENTIALS:
-        return AdytumError(Code.KMS_UNAVAILABLE, "credentials")
-    return AdytumError(Code.KMS_DENIED, name if name in _REFUSALS else "")
+    def _refusal(self, name: str, operation: str) -> AdytumError:
+        if name in _TAMPERED and operation == "Decrypt":
+            return AdytumError(Code.RECORD_TAMPERED, "data_key_ciphertext")
+        return AdytumError(Code.KMS_DENIED, name if name in _REFUSALS else "")
 
 
 def _checked(answer: _Answer, key_arn: str, ciphertext_blob: bytes) -> KmsAnswer:

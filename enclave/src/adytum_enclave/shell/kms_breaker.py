@@ -22,21 +22,24 @@ State = Literal["closed", "open", "half-open"]
 class Breaker:
     """Each `admit` that returned is answered by exactly one of `succeeded`, `failed` and `abandoned`."""
 
-    __slots__ = ("_cooldown_s", "_failures", "_monotonic", "_opened_at", "_threshold", "state")
+    __slots__ = ("_code", "_cooldown_s", "_failures", "_monotonic", "_opened_at", "_threshold", "state")
 
-    def __init__(self, *, threshold: int, cooldown_s: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, *, threshold: int, cooldown_s: float, monotonic: Callable[[], float], code: Code = Code.KMS_UNAVAILABLE
+    ) -> None:
+        self._code = code
         self._threshold, self._cooldown_s, self._monotonic = threshold, cooldown_s, monotonic
         self._failures = 0
         self._opened_at = 0.0
         self.state: State = "closed"
 
     def admit(self) -> None:
-        """Errors: KMS_UNAVAILABLE with a hint when to come back, while open, or while the one probe is under way."""
+        """Errors: `code` with a hint when to come back, while open, or while the one probe is under way."""
         if self.state == "closed":
             return
         wait_s = self._opened_at + self._cooldown_s - self._monotonic()
         if self.state == "half-open" or wait_s > 0:
-            raise AdytumError(Code.KMS_UNAVAILABLE, "circuit", retry_after_ms=max(1, int(wait_s * 1000)))
+            raise AdytumError(self._code, "circuit", retry_after_ms=max(1, int(wait_s * 1000)))
         self.state = "half-open"
 
     def succeeded(self) -> None:

@@ -33,9 +33,14 @@ class Response:
 class HttpConnection:
     """Takes ownership of `stream`. `reusable`: another `exchange` may follow. After an exception only `close`."""
 
-    __slots__ = ("_http", "_stream", "_used", "reusable")
+    __slots__ = ("_code", "_http", "_max_response", "_stream", "_used", "reusable")
 
-    def __init__(self, stream: TlsStream) -> None:
+    def __init__(
+        self, stream: TlsStream, *, code: Code = Code.KMS_ANSWER_INVALID, max_response: int = MAX_RESPONSE
+    ) -> None:
+        """`code`: for an answer that fails a check. `max_response`: bytes of body."""
+        self._code = code
+        self._max_response = max_response
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         self._used = False
@@ -44,8 +49,8 @@ class HttpConnection:
     async def post(self, headers: Sequence[tuple[str, str]], body: bytes) -> Response:
         """POST `body` to "/". `headers`: complete but for Content-Length.
 
-        Errors: StaleError; OSError when the connection failed or ended early; KMS_ANSWER_INVALID for what is no
-        HTTP, unframed, or over `MAX_RESPONSE` (refused from its announcement, before it is read).
+        Errors: StaleError; OSError when the connection failed or ended early; `code` for what is no
+        HTTP, unframed, or over `max_response` (refused from its announcement, before it is read).
         """
         again, self._used, self.reusable = self._used, True, False
         request = h11.Request(method="POST", target="/", headers=[*headers, ("Content-Length", str(len(body)))])
@@ -61,9 +66,9 @@ class HttpConnection:
         except OSError as error:
             if again and not heard:
                 raise StaleError from None
-            raise ConnectionError("the connection to KMS failed") from error
+            raise ConnectionError("the connection failed") from error
         except h11.RemoteProtocolError:
-            raise AdytumError(Code.KMS_ANSWER_INVALID, "http") from None
+            raise AdytumError(self._code, "http") from None
 
     async def _response(self, data: bytes) -> Response:
         status = size = 0
@@ -77,11 +82,11 @@ class HttpConnection:
                 self._http.receive_data(piece)
             elif isinstance(event, h11.Response):
                 status = event.status_code
-                _check_framing(event)
+                self._check_framing(event)
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                if size > MAX_RESPONSE:
-                    raise AdytumError(Code.KMS_ANSWER_INVALID, "http.body")
+                if size > self._max_response:
+                    raise AdytumError(self._code, "http.body")
                 parts.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 self._finish()
@@ -100,11 +105,10 @@ class HttpConnection:
         self.reusable = False
         self._stream.close()
 
-
-def _check_framing(response: h11.Response) -> None:
-    headers = dict(response.headers)
-    if b"transfer-encoding" in headers:
-        return
-    length = headers.get(b"content-length")
-    if length is None or int(length) > MAX_RESPONSE:
-        raise AdytumError(Code.KMS_ANSWER_INVALID, "http.body")
+    def _check_framing(self, response: h11.Response) -> None:
+        headers = dict(response.headers)
+        if b"transfer-encoding" in headers:
+            return
+        length = headers.get(b"content-length")
+        if length is None or int(length) > self._max_response:
+            raise AdytumError(self._code, "http.body")

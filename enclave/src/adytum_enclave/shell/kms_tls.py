@@ -33,7 +33,7 @@ _RECEIVE: Final = 16 * 1024  # bytes, one TLS record
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-def client_context(roots: Sequence[str]) -> ssl.SSLContext:
+def client_context(roots: Sequence[str], *, field: str = "$.kms.roots") -> ssl.SSLContext:
     """A context that trusts exactly `roots` (PEM certificates). Errors: MANIFEST_INVALID for none, or a malformed one.
 
     Built by hand and not by `ssl.create_default_context`, which would load the system's roots and honour SSLKEYLOGFILE.
@@ -46,36 +46,39 @@ def client_context(roots: Sequence[str]) -> ssl.SSLContext:
         for root in roots:
             context.load_verify_locations(cadata=root)
     except (ssl.SSLError, ValueError):
-        raise AdytumError(Code.MANIFEST_INVALID, "$.kms.roots") from None
+        raise AdytumError(Code.MANIFEST_INVALID, field) from None
     if context.cert_store_stats()["x509_ca"] < max(1, len(set(roots))):
-        raise AdytumError(Code.MANIFEST_INVALID, "$.kms.roots")
+        raise AdytumError(Code.MANIFEST_INVALID, field)
     return context
 
 
 class TlsStream:
     """Bytes in, bytes out. One task at a time. Any exception, cancellation too, leaves it fit only for `close`."""
 
-    __slots__ = ("_incoming", "_outgoing", "_socket", "_tls")
+    __slots__ = ("_code", "_incoming", "_outgoing", "_socket", "_tls")
 
-    def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str) -> None:
-        """Takes ownership of `raw`, a connected stream socket."""
+    def __init__(
+        self, raw: socket.socket, context: ssl.SSLContext, host: str, *, code: Code = Code.KMS_ANSWER_INVALID
+    ) -> None:
+        """Takes ownership of `raw`, a connected stream socket. `code`: for a peer that is not who it must be."""
+        self._code = code
         raw.setblocking(False)
         self._socket = raw
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     async def handshake(self, now_ms: int) -> None:
-        """Errors: KMS_ANSWER_INVALID when the peer is not who it must be at `now_ms`; OSError when it went away."""
+        """Errors: `code` when the peer is not who it must be at `now_ms`; OSError when it went away."""
         try:
             await self._pump(self._tls.do_handshake)
         except ssl.SSLCertVerificationError:
             with contextlib.suppress(OSError):
                 await self._flush()  # the alert
-            raise AdytumError(Code.KMS_ANSWER_INVALID, "tls.certificate") from None
+            raise AdytumError(self._code, "tls.certificate") from None
         now = _EPOCH + datetime.timedelta(milliseconds=now_ms)
         chain = [x509.load_der_x509_certificate(der) for der in _verified_chain(self._tls)]
         if not chain or not all(c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in chain):
-            raise AdytumError(Code.KMS_ANSWER_INVALID, "tls.certificate.validity")
+            raise AdytumError(self._code, "tls.certificate.validity")
 
     async def send(self, data: bytes) -> None:
         """Errors: OSError."""

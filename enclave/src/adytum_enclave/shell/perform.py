@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 from adytum_enclave.core.counters import Counters
@@ -15,10 +16,17 @@ from adytum_enclave.core.effects import (
     Measure,
     NewDataKey,
     OpenDataKey,
+    ReadAnchor,
     ReadPcr,
+    Stretch,
+    Together,
+    WriteAnchor,
 )
-from adytum_enclave.shell.kms import KmsClient
+from adytum_enclave.shell.anchor import Anchor
+from adytum_enclave.shell.kms import KmsAnswer, KmsClient
+from adytum_enclave.shell.kms_document import Documents
 from adytum_enclave.shell.nsm import Nsm
+from adytum_enclave.shell.together import Runs
 from adytum_wire.errors import AdytumError, Code
 
 MANIFEST_PCR = 16
@@ -27,7 +35,7 @@ MAX_PCRS = 32
 
 class Performer:
     """`kms`: the client, once there is a manifest. `recipient_spki`: our RSA key, DER, for KMS to answer to.
-    `executor`: one thread, since the NSM driver serialises its calls anyway."""
+    `executor`: one thread, since the NSM driver serialises its calls anyway. `anchor`: where the manifest names one."""
 
     def __init__(
         self,
@@ -37,13 +45,20 @@ class Performer:
         kms: Callable[[], KmsClient],
         recipient_spki: bytes,
         counters: Counters,
+        anchor: Callable[[], Anchor],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nsm = nsm
         self._executor = executor
         self._kms = kms
         self._spki = recipient_spki
         self._counters = counters
+        self._monotonic = monotonic
+        self._documents = Documents(self._document, monotonic=monotonic)
         self._shared: dict[tuple[str, bytes], asyncio.Task[DataKeyAnswer]] = {}
+        self._stretching = asyncio.Lock()
+        self._anchor = anchor
+        self._runs = Runs(self)
 
     async def __call__(self, effect: Effect, deadline: float) -> Answer:
         """Carry out `effect` before `deadline` (loop time). Errors: `AdytumError`."""
@@ -51,6 +66,7 @@ class Performer:
             case ReadPcr():
                 return await self._on_thread(lambda: self._nsm.describe_pcr(effect.index).data)
             case Measure():
+                self._documents.drop()  # it no longer says what is measured
                 return await self._on_thread(lambda: self._measure(effect.data))
             case GetDocument():
                 return await self._on_thread(
@@ -58,6 +74,19 @@ class Performer:
                         nonce=effect.nonce, user_data=effect.user_data, public_key=effect.public_key
                     )
                 )
+            case ReadAnchor():
+                self._counters.add("anchor_reads")
+                return await self._anchor().read(effect.tenant, timeout_s=_left(deadline))
+            case WriteAnchor():
+                self._counters.add("anchor_writes")
+                return await self._anchor().write(
+                    effect.tenant, effect.expected, effect.anchored, timeout_s=_left(deadline)
+                )
+            case Together():
+                await self._runs.join(effect, deadline)
+                return None
+            case Stretch():
+                return await self._stretch(effect, deadline)
             case NewDataKey():
                 return await self._new_data_key(effect, deadline)
             case OpenDataKey():
@@ -68,40 +97,63 @@ class Performer:
     async def _on_thread(self, call: Callable[[], bytes]) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
+    async def _stretch(self, effect: Stretch, deadline: float) -> bytes:
+        """One at a time: each may take `limits.MAX_SCRYPT_MEMORY`."""
+        async with self._stretching:
+            _left(deadline)
+            await asyncio.to_thread(effect.work)
+        return b""
+
     def _measure(self, data: bytes) -> bytes:
         pcr16 = self._nsm.extend_pcr(MANIFEST_PCR, data)
         self._nsm.lock_pcrs(MAX_PCRS)
         return pcr16
 
     async def _document(self) -> bytes:
-        """A fresh document for KMS: a cached one would die with its certificate."""
+        self._counters.add("documents")
         return await self._on_thread(lambda: self._nsm.attest(nonce=None, user_data=None, public_key=self._spki))
 
-    async def _new_data_key(self, effect: NewDataKey, deadline: float) -> DataKeyAnswer:
-        document = await self._document()
+    async def _ask(self, call: Callable[[bytes], Awaitable[KmsAnswer]]) -> DataKeyAnswer:
+        """`call` with a document; once more with a new one when KMS will not have a document that is not new."""
+        begun = self._monotonic()
+        document = await self._documents.get()
         self._counters.add("kms_calls")
-        answer = await self._kms().generate_data_key(
-            key_arn=effect.key_arn,
-            context=effect.context,
-            attestation_document=document,
-            timeout_s=_left(deadline),
-        )
+        try:
+            answer = await call(document)
+        except AdytumError as error:
+            if (error.code, error.field) != (Code.KMS_DENIED, "ValidationException"):
+                raise
+            self._documents.drop(document)
+            renewed = await self._documents.get()
+            if renewed == document:
+                raise
+            self._counters.add("kms_calls")
+            answer = await call(renewed)
+        finally:
+            self._counters.add("kms_us", int((self._monotonic() - begun) * 1e6))
         return DataKeyAnswer(
             ciphertext_for_recipient=answer.ciphertext_for_recipient, ciphertext_blob=answer.ciphertext_blob
         )
 
-    async def _open(self, effect: OpenDataKey, deadline: float) -> DataKeyAnswer:
-        document = await self._document()
-        self._counters.add("kms_calls")
-        answer = await self._kms().decrypt(
-            key_arn=effect.key_arn,
-            ciphertext_blob=effect.ciphertext_blob,
-            context=effect.context,
-            attestation_document=document,
-            timeout_s=_left(deadline),
+    async def _new_data_key(self, effect: NewDataKey, deadline: float) -> DataKeyAnswer:
+        return await self._ask(
+            lambda document: self._kms().generate_data_key(
+                key_arn=effect.key_arn,
+                context=effect.context,
+                attestation_document=document,
+                timeout_s=_left(deadline),
+            )
         )
-        return DataKeyAnswer(
-            ciphertext_for_recipient=answer.ciphertext_for_recipient, ciphertext_blob=effect.ciphertext_blob
+
+    async def _open(self, effect: OpenDataKey, deadline: float) -> DataKeyAnswer:
+        return await self._ask(
+            lambda document: self._kms().decrypt(
+                key_arn=effect.key_arn,
+                ciphertext_blob=effect.ciphertext_blob,
+                context=effect.context,
+                attestation_document=document,
+                timeout_s=_left(deadline),
+            )
         )
 
     async def _open_shared(self, effect: OpenDataKey, deadline: float) -> DataKeyAnswer:

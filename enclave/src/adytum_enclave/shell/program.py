@@ -20,12 +20,11 @@ from adytum_enclave.shell.clock import TrustedClock, nsm_time
 from adytum_enclave.shell.dispatcher import Dispatcher
 from adytum_enclave.shell.imds import Imds
 from adytum_enclave.shell.imds import keep as keep_credentials
-from adytum_enclave.shell.kms import KmsClient
 from adytum_enclave.shell.nsm import Nsm, Transport
 from adytum_enclave.shell.perform import Performer
 from adytum_enclave.shell.server import Port, serve
+from adytum_enclave.shell.upstream import Upstream
 from adytum_wire import limits
-from adytum_wire.errors import AdytumError, Code
 
 BUILD = "adytum-enclave 0.1.0"
 ARENA_BYTES = 8 * 1024 * limits.KIB
@@ -58,29 +57,19 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
     clock = TrustedClock(nsm_time(nsm), monotonic=time.monotonic)
     enclave = Enclave(arena=platform.arena, now_ms=clock.now_ms, fill=platform.fill, build=BUILD)
 
-    clients: list[KmsClient] = []
-
-    def kms() -> KmsClient:
-        configured = enclave.configured
-        if configured is None:
-            raise AdytumError(Code.PHASE_INVALID)
-        if not clients:
-            where = configured.manifest.kms
-            clients.append(
-                KmsClient(
-                    dial=lambda: platform.dial(dispatcher.parent_cid, where.port),
-                    host=where.host,
-                    region=where.region,
-                    roots=where.roots,
-                    credentials=lambda: enclave.credentials,
-                    now_ms=clock.now_ms,
-                    jitter=lambda: public_bytes(platform.fill, 1)[0] / 256,
-                )
-            )
-        return clients[0]
-
+    upstream = Upstream(
+        enclave=enclave,
+        dial=lambda port: platform.dial(dispatcher.parent_cid, port),
+        now_ms=clock.now_ms,
+        jitter=lambda: public_bytes(platform.fill, 1)[0] / 256,
+    )
     performer = Performer(
-        nsm=nsm, executor=executor, kms=kms, recipient_spki=enclave.recipient.spki, counters=enclave.counters
+        nsm=nsm,
+        executor=executor,
+        kms=upstream.kms,
+        recipient_spki=enclave.recipient.spki,
+        counters=enclave.counters,
+        anchor=upstream.anchor,
     )
     dispatcher = Dispatcher(enclave, performer, drift_ms=lambda: clock.drift_ms)
     timeout_s = limits.FRAME_TIMEOUT_MS / 1000
@@ -123,8 +112,7 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
         await dispatcher.drain()
         for chore in chores:
             chore.cancel()
-        for client in clients:
-            await client.aclose()
+        await upstream.aclose()
         enclave.wipe()
         executor.shutdown(wait=False)
         platform.report("stopped")

@@ -14,7 +14,7 @@ from adytum.cli.options import read_settings, settings_option
 from adytum.pipe import Pipe
 from adytum.settings import EnclaveAddress, Settings
 from adytum_wire.errors import AdytumError
-from adytum_wire.manifest import parse_manifest
+from adytum_wire.manifest import DynamoDbAnchor, Manifest, parse_manifest
 
 HTTPS = 443
 IMDS = ("169.254.169.254", 80)
@@ -27,16 +27,19 @@ IMDS = ("169.254.169.254", 80)
     metavar="HOST:PORT",
     help="Connect there instead of resolving KMS's name (a stand-in here). TLS still asks for KMS's name.",
 )
-def pipe(settings_file: Path | None, dial: str | None) -> None:
+@click.option("--dial-anchor", metavar="HOST:PORT", help="The same for the anchor that the manifest names.")
+def pipe(settings_file: Path | None, dial: str | None, dial_anchor: str | None) -> None:
     """Carry bytes between the enclave and KMS, and to nothing else, until SIGINT or SIGTERM.
 
     Listens where the enclave dials `tee.vsock.kmsPort` and connects to KMS in the region of `tee.kmsKeyARN`, port 443.
     It sees TLS that ends inside the enclave. It needs no privileges beyond the socket. When the manifest says that the
-    enclave fetches its credentials itself, `tee.vsock.imdsPort` leads to the instance metadata service.
+    enclave fetches its credentials itself, `tee.vsock.imdsPort` leads to the instance metadata service; when it names
+    an anchor in DynamoDB, the anchor's port leads to the anchor's host.
     """
     settings = read_settings(settings_file)
     target = kms_host(settings.tee.kmsKeyARN)
-    asyncio.run(_carry(settings, target, _address(dial) if dial else None))
+    there = _address(dial_anchor, "--dial-anchor") if dial_anchor else None
+    asyncio.run(_carry(settings, target, _address(dial, "--dial") if dial else None, there))
 
 
 def kms_host(key_arn: str) -> str:
@@ -48,14 +51,16 @@ def kms_host(key_arn: str) -> str:
     return f"kms.{parts[3]}.{suffix}"
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, option: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise click.BadParameter("want HOST:PORT", param_hint="--dial")
+        raise click.BadParameter("want HOST:PORT", param_hint=option)
     return host, int(port)
 
 
-async def _carry(settings: Settings, target: str, dial_to: tuple[str, int] | None) -> None:
+async def _carry(
+    settings: Settings, target: str, dial_to: tuple[str, int] | None, anchor_to: tuple[str, int] | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,23 +75,34 @@ async def _carry(settings: Settings, target: str, dial_to: tuple[str, int] | Non
             for address in _listening(settings)
         ]
         click.echo(f"the enclave's port {port} leads to {target}:{HTTPS}")
-        if _fetches_credentials(settings):
+        manifest = _manifest(settings)
+        if manifest is not None and manifest.kms.credentials == "imds":
             imds = settings.tee.vsock.imdsPort
             for address in _listening(settings):
                 await cleanup.enter_async_context(Pipe(endpoint_of(address), imds, *IMDS, allow=frozenset({IMDS})))
             click.echo(f"the enclave's port {imds} leads to {IMDS[0]}:{IMDS[1]}")
+        anchor = None if manifest is None else manifest.anchor
+        if isinstance(anchor, DynamoDbAnchor):
+            there = (anchor.host, HTTPS)
+            running += [
+                await cleanup.enter_async_context(
+                    Pipe(endpoint_of(address), anchor.port, *there, allow=frozenset({there}), dial_to=anchor_to)
+                )
+                for address in _listening(settings)
+            ]
+            click.echo(f"the enclave's port {anchor.port} leads to {anchor.host}:{HTTPS}")
         await stop.wait()
         up, down = sum(pipe.counters.bytes_up for pipe in running), sum(pipe.counters.bytes_down for pipe in running)
         click.echo(f"carried {up} bytes up, {down} down")
 
 
-def _fetches_credentials(settings: Settings) -> bool:
-    """What the manifest says. Errors: click.ClickException for a manifest that cannot be read."""
+def _manifest(settings: Settings) -> Manifest | None:
+    """Errors: click.ClickException for a manifest that cannot be read."""
     path = settings.tee.manifestFile
     if path is None:
-        return False
+        return None
     try:
-        return parse_manifest(path.read_bytes()).kms.credentials == "imds"
+        return parse_manifest(path.read_bytes())
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None
     except AdytumError as error:

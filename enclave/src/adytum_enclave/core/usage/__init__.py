@@ -1,1 +1,1 @@
-"""What was used of the limits: reservations, windows, sealed snapshots, and what outlives the enclave."""
+"""Limits: what is used of them, what is held, and how that outlives a start. `ledger` is what requests see."""
