@@ -1,7 +1,7 @@
 """A DynamoDB to test the anchor against: moto, which we did not write, behind TLS of the stand-in's CA.
 
-moto believes every signature and every credential; the door in front of it checks SigV4 as the KMS stand-in does. The
-door can also break things: see `Door.faults`.
+moto believes every signature and every credential; the door in front of it checks SigV4 as the KMS stand-in does, holds
+the table's policy, and knows tables by their ARN. The door can also break things: see `Door.faults`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ class Door:
 
     endpoint: str
     known: dict[str, Credentials]
+    only: str = ""  # the access key id that the table's policy allows; "" allows whoever is known
+    account: str = ""  # that the table is of, for who names it by its ARN
+    denied: int = 0
     port: int = 0
     faults: dict[str, list[str | bytes]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -79,6 +82,11 @@ class Door:
         except KmsFault as fault:
             self.unsigned += 1
             return HttpAnswer(status=fault.status, body=json.dumps(fault.body()).encode())
+        if self.only and f"Credential={self.only}/" not in (request.header("authorization") or ""):
+            self.denied += 1
+            return _refuse("AccessDeniedException")
+        if not self._names_the_table(request.body):
+            return _refuse("ResourceNotFoundException")
         self.calls.append(operation)
         waiting = self.faults.get(operation, [])
         fault = waiting.pop(0) if waiting else ""
@@ -88,19 +96,32 @@ class Door:
             return None
         if fault in ("throttle", "deny"):
             name = {"throttle": "ProvisionedThroughputExceededException", "deny": "AccessDeniedException"}[fault]
-            body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{name}"}).encode()
-            return HttpAnswer(status=400, body=body, headers=(("content-type", _TYPE),))
+            return _refuse(name)
         if self.gate is not None and operation == "PutItem":
             await self.gate.wait()
         answer = await asyncio.to_thread(self._forward, request)
         return None if fault == "cut-after" else answer
 
+    def _names_the_table(self, body: bytes) -> bool:
+        name = json.loads(body).get("TableName", "")
+        return name in (TABLE, self._arn)
+
+    @property
+    def _arn(self) -> str:
+        return f"arn:aws:dynamodb:{REGION}:{self.account}:table/{TABLE}"
+
     def _forward(self, request: SignedRequest) -> HttpAnswer:
         kept = {"x-amz-target", "content-type", "x-amz-date", "authorization"}
         headers = {name: value for name, value in request.headers if name.lower() in kept}
+        body = json.loads(request.body) | {"TableName": TABLE}  # moto knows names only
         with httpx.Client(trust_env=False, timeout=30) as client:
-            answer = client.post(self.endpoint + "/", content=request.body, headers=headers)
+            answer = client.post(self.endpoint + "/", content=json.dumps(body), headers=headers)
         return HttpAnswer(status=answer.status_code, body=answer.content, headers=(("content-type", _TYPE),))
+
+
+def _refuse(name: str) -> HttpAnswer:
+    body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{name}"}).encode()
+    return HttpAnswer(status=400, body=body, headers=(("content-type", _TYPE),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +132,7 @@ class Dynamo:
     ca: DevCa
     endpoint: str
 
-    def manifest(self, port: int) -> dict[str, Any]:
+    def manifest(self, port: int, credentials: str = "host") -> dict[str, Any]:
         return {
             "kind": "dynamodb",
             "region": REGION,
@@ -119,6 +140,7 @@ class Dynamo:
             "port": port,
             "roots": [self.ca.pem.decode()],
             "table": TABLE,
+            "credentials": credentials,
         }
 
     def item(self, tenant: str = "acme", deployment: str = "stand-in") -> dict[str, Any] | None:

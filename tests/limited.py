@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import os
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from dynamo import HOST, Dynamo, running_dynamo
-from wallet import Made, allow_everything, ethereum, made
+from wallet import SUITE, Made, allow_everything, ethereum, made
 
 from adytum.pipe import Pipe
+from adytum_sim.kms.caller import Caller, Credentials
 from adytum_sim.people import Person
 from adytum_sim.stack import TENANT, Stack, running_stack
-from adytum_wire import dsse, limits, receipts
+from adytum_wire import dsse, limits, receipts, requests
 from adytum_wire.messages import ExecuteReply, Refusal
+from adytum_wire.binding import parse_binding
 from adytum_wire.pae import USAGE_RESET, pae
 from adytum_wire.receipts import LimitOutcome
+from adytum_wire.record import Record
 
 WINDOW = 3600
 LIMIT: dict[str, Any] = {
@@ -33,7 +40,8 @@ LIMIT: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Limited:
-    """`stored`: the newest snapshot that an honest host would keep (anchor `host`)."""
+    """`stored`: the newest snapshot that an honest host would keep (anchor `host`). `access`: the record of the table's
+    credentials, where they are sealed."""
 
     stack: Stack
     alice: Person
@@ -41,6 +49,7 @@ class Limited:
     dynamo: Dynamo | None
     key: Made | None = None
     stored: bytes = b""
+    access: Made | None = None
     kept: list[bytes] = field(default_factory=list)
 
     async def sign(self, request_id: str = "", **fields: Any) -> ExecuteReply | Refusal:
@@ -62,6 +71,8 @@ class Limited:
         await self.stack.restart_enclave()
         self.stack.reconnect()
         await self.stack.configure()
+        if self.access is not None:
+            await self.present_access()
         await self.put_policy()
 
     async def put_policy(self) -> None:
@@ -69,6 +80,22 @@ class Limited:
 
     async def present(self, snapshot: bytes | None = None) -> None:
         await self.stack.client.put_usage(TENANT, self.stored if snapshot is None else snapshot)
+
+    async def seal_access(self, key_id: str, secret: str) -> Made:
+        """Seal the table's credentials to the enclave, as an operator does."""
+        return made(await self.ask_to_seal(json.dumps(access(key_id, secret), separators=(",", ":")).encode()))
+
+    async def ask_to_seal(self, plaintext: bytes, operation: str = "seal_anchor") -> ExecuteReply | Refusal:
+        attested = parse_binding((await self.stack.client.attest(os.urandom(32))).binding)
+        key = X25519PublicKey.from_public_bytes(bytes.fromhex(attested.hpke_key))
+        name = secrets.token_urlsafe(12)
+        blob = SUITE.encrypt(plaintext, key, requests.import_info(TENANT, name))
+        sealed = {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
+        return await self.stack.ask(self.alice, operation, request_id=name, labels=["treasury"], sealed=sealed)
+
+    async def present_access(self, record: Record | None = None, tenant: str = TENANT) -> None:
+        assert self.access is not None
+        await self.stack.client.put_anchor_credentials(tenant, record or self.access.record)
 
     async def used(self) -> tuple[int, int]:
         """(charged, held) of the limit, as the enclave counts it."""
@@ -86,6 +113,21 @@ class Limited:
         await self.stack.client.reset_usage(TENANT, dsse.build(USAGE_RESET, data, signed))
 
 
+# An access key in the form that AWS gives it: 20 capitals and digits, 40 characters.
+USER = ("AKIAADYTUMANCHORUSER", base64.b64encode(os.urandom(30)).decode())
+
+
+def access(key_id: str, secret: str) -> dict[str, str]:
+    return {"access_key_id": key_id, "secret_access_key": secret}
+
+
+def table_user(stack: Stack, key_id: str, secret: str) -> Credentials:
+    """An IAM user of the deployment's account."""
+    arn = f"arn:aws:iam::{stack.kms.account}:user/adytum-anchor"
+    caller = Caller(kind="user", account=stack.kms.account, arn=arn, user_id="AIDAANCHOR", access_key_id=key_id)
+    return Credentials(access_key_id=key_id, secret_access_key=secret, caller=caller)
+
+
 def charged(reply: ExecuteReply | Refusal) -> list[LimitOutcome]:
     """What the receipt says of limits."""
     assert isinstance(reply, ExecuteReply), reply
@@ -94,26 +136,35 @@ def charged(reply: ExecuteReply | Refusal) -> list[LimitOutcome]:
 
 @contextlib.asynccontextmanager
 async def open_limited(
-    directory: Path, kind: str, *, most: int = 3, window: int = WINDOW, **options: Any
+    directory: Path, kind: str, *, most: int = 3, window: int = WINDOW, sealed: bool = False, **options: Any
 ) -> AsyncIterator[Limited]:
     """`kind`: the manifest's anchor. The policy is in force and there is one key. A first start knows nothing of
-    before, so limits are open only with `dynamodb` (an empty table), or once admins reset them, which is done here."""
+    before, so limits are open only with `dynamodb` (an empty table), or once admins reset them, which is done here. `sealed`: the
+    table is open to a user of its own, whose credentials only enclaves know."""
     async with contextlib.AsyncExitStack() as cleanup:
         dynamo = await cleanup.enter_async_context(running_dynamo()) if kind == "dynamodb" else None
-        anchor = {"kind": kind} if dynamo is None else dynamo.manifest(limits.ANCHOR_PORT)
+        anchor = {"kind": kind} if dynamo is None else dynamo.manifest(limits.ANCHOR_PORT, "sealed" if sealed else "host")
         stack = await cleanup.enter_async_context(running_stack(directory, anchor=anchor, **options))
         if dynamo is not None:
             dynamo.door.known[stack.kms.access_key_id] = stack.kms.role
+            dynamo.door.account = stack.kms.account
+            if sealed:
+                dynamo.door.known[USER[0]] = table_user(stack, *USER)
+                dynamo.door.only = USER[0]
             await cleanup.enter_async_context(anchor_pipe(stack, dynamo))
         alice = Person.new("alice")
         rules = [
-            allow_everything("keys", operations=["generate_key"]),
+            allow_everything("keys", operations=["generate_key", "seal", "seal_anchor", "unseal", "reseal"]),
             allow_everything("spend", operations=["sign"], limits=["daily"]),
         ]
         document = stack.policy([alice.as_principal("signer")], rules, version=5)
         document["limits"] = [LIMIT | {"max": str(most), "window_seconds": window}]
         limited = Limited(stack, alice, document, dynamo)
         await limited.put_policy()
+        if sealed:
+            limited.access = await limited.seal_access(*USER)
+            await limited.present_access()
+            await limited.put_policy()
         limited.key = await limited.make()
         if dynamo is None:
             await limited.reset()

@@ -20,22 +20,27 @@ from adytum_wire.record import Record, encryption_context, parse_header
 
 def data_key(stack: Stack, record: Record) -> bytes:
     """The record's data key, by a key policy that break-glass could set; it is put back afterwards."""
-    kms: RunningKms = stack.kms
     header = parse_header(record.header)
+    return opened(stack, header.kms_key_arn, encryption_context(header), record.data_key_ciphertext)
+
+
+def opened(stack: Stack, key_arn: str, context: dict[str, str], blob: bytes) -> bytes:
+    """What KMS opens, under such a policy."""
+    kms: RunningKms = stack.kms
     everyone = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
-    put_key_policy(kms, header.kms_key_arn, {"Version": "2012-10-17", "Statement": [everyone]})
+    put_key_policy(kms, key_arn, {"Version": "2012-10-17", "Statement": [everyone]})
     try:
         answer = kms.service.handle(
             "TrentService.Decrypt",
             {
-                "CiphertextBlob": base64.b64encode(record.data_key_ciphertext).decode(),
-                "KeyId": header.kms_key_arn,
-                "EncryptionContext": encryption_context(header),
+                "CiphertextBlob": base64.b64encode(blob).decode(),
+                "KeyId": key_arn,
+                "EncryptionContext": context,
             },
             kms.operator.caller,
         )
     finally:
-        put_key_policy(kms, header.kms_key_arn, key_policy(kms, stack.pcrs))
+        put_key_policy(kms, key_arn, key_policy(kms, stack.pcrs))
     return base64.b64decode(answer["Plaintext"])
 
 

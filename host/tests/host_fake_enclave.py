@@ -83,6 +83,7 @@ class ScriptedEnclave:
         self.policies: dict[str, tuple[int, bytes]] = {}
         self.refuse_policy: Code | None = None
         self.usage: list[tuple[str, bytes]] = []  # snapshots that were presented
+        self.anchor_records: list[tuple[str, Record]] = []
         self.resets: list[tuple[str, bytes]] = []
         self.refuse_usage: Code | None = None
         self.secrets: dict[str, bytes] = {}
@@ -138,6 +139,10 @@ class ScriptedEnclave:
         self.usage.append((tenant, snapshot))
         if self.refuse_usage is not None:
             raise AdytumError(self.refuse_usage)
+
+    async def put_anchor_credentials(self, tenant: str, record: Record, *, timeout_s: float | None = None) -> None:
+        self._up()
+        self.anchor_records.append((tenant, record))
 
     async def reset_usage(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> None:
         self._up()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -182,7 +183,8 @@ async def test_the_supervisor_configures_an_enclave_that_waits_for_its_manifest(
     fresh: Any, enclave: ScriptedEnclave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = b"{the manifest}"
-    monkeypatch.setattr("adytum.app.parse_manifest", lambda _data: None)
+    read = SimpleNamespace(bounds=SimpleNamespace(approval_past_ms=86_400_000))
+    monkeypatch.setattr("adytum.app.parse_manifest", lambda _data: read)
     (tmp_path / "manifest.json").write_bytes(manifest)
     enclave.phase = AWAITING_MANIFEST
     given = [Credentials("one", "secret", "", 0)]

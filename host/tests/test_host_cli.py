@@ -29,7 +29,10 @@ COMMANDS = [
     ["keys"], ["keys", "list"], ["keys", "show"], ["keys", "generate"],
     ["sign"], ["sign", "ethereum"],
     ["policy"], ["policy", "validate"], ["policy", "sign"], ["policy", "push"], ["policy", "show"],
-    ["attest"], ["receipts"], ["receipts", "export"],
+    ["policy", "init"], ["policy", "diff"], ["policy", "simulate"], ["policy", "preview"],
+    ["approve"], ["approve", "list"], ["approve", "show"], ["approve", "sign"], ["approve", "reject"],
+    ["requests"], ["requests", "list"], ["requests", "show"], ["requests", "answer"], ["requests", "cancel"],
+    ["attest"], ["audit"], ["audit", "chains"], ["audit", "export"], ["audit", "verify"], ["audit", "watch"],
     ["migrate"], ["migrate", "up"], ["migrate", "down"], ["migrate", "status"],
 ]  # fmt: skip
 
@@ -155,14 +158,13 @@ def test_keys_sign_attest_and_export(served: tuple[list[str], ScriptedEnclave], 
     assert attested.exit_code == 0
     assert enclave.boot_id in attested.output
 
-    exported = run("receipts", "export", "-o", str(tmp_path / "audit"), "--json", *options)
+    file = tmp_path / "audit.jsonl"
+    exported = run("audit", "export", "-o", str(file), "--json", *options)
     assert exported.exit_code == 0, exported.output
-    [chain] = json.loads(exported.output)["chains"]
+    chain = json.loads(exported.output)
     assert (chain["chain"], chain["receipts"]) == (enclave.boot_id, 3)
-    folder = tmp_path / "audit" / enclave.boot_id
     expectation = [part for pcr in enclave.allowed[0].split(",") for part in ("--pcr", pcr.removeprefix("PCR"))]
-    files = ["--attestation", str(folder / "attestation.bin"), "--binding", str(folder / "binding.json")]
-    arguments = [str(folder / "receipts.jsonl"), *files, *expectation, "--root", str(tmp_path / "root.pem")]
+    arguments = [str(file), *expectation, "--root", str(tmp_path / "root.pem")]
     assert verify_cli.main(["audit", *arguments]) == 0  # what the auditor's own tool says
 
 
@@ -175,7 +177,7 @@ def test_refusals_have_codes_and_exit_one(served: tuple[list[str], ScriptedEncla
          "PRINCIPAL_UNKNOWN"),
         (["attest", "--pcr", PCRS], ""),
         (["policy", "show"], "NOT_FOUND"),
-        (["receipts", "export", "--chain", "0" * 32, "-o", str(tmp_path / "no")], "NOT_FOUND"),
+        (["audit", "export", "--chain", "0" * 32, "-o", str(tmp_path / "no")], "NOT_FOUND"),
     ]  # fmt: skip
     for arguments, code in cases:
         if not code:  # --pcr adds to the allowed images; alone it must refuse
@@ -286,3 +288,34 @@ def test_policy_push_says_who_has_not_signed(tmp_path: Path) -> None:
     assert pushed.exit_code == 1
     assert "POLICY_QUORUM" in pushed.output
     assert "1 of 2 signed; not yet: bob, carol." in pushed.output
+
+
+def test_policy_push_and_show(served: tuple[list[str], ScriptedEnclave], tmp_path: Path) -> None:
+    options, _ = served
+    file, out, back = tmp_path / "policy.json", tmp_path / "policy.dsse", tmp_path / "back.dsse"
+    limit = {"id": "ten-a-day", "measure": "count", "asset": "*", "per": "tenant", "window_seconds": 86400, "max": "10"}
+    times = [{"days": ["mon"], "start": "08:00", "end": "18:00"}]
+    rule = dict.fromkeys(("principals", "labels", "algorithms", "paths", "content"), "*") | {
+        "id": "raw", "effect": "allow", "operations": ["sign-raw"], "times": times,
+        "approvals": {"role": "ops", "count": 1}, "limits": ["ten-a-day"],
+    }  # fmt: skip
+    file.write_bytes(policy_document(limits=[limit], rules=[rule]))
+    alice = str(write_key(tmp_path / "alice.pem", Ed25519PrivateKey.generate()))
+    assert run("policy", "sign", str(file), "--key", alice, "-o", str(out)).exit_code == 0
+    assert "Version 1 of acme's policy is in force." in run("policy", "push", str(out), *options).output
+    shown = run("policy", "show", "-o", str(back), *options)
+    assert shown.exit_code == 0
+    for text in ("raw", "allow", "sign-raw", "mon 08:00-18:00 UTC", "1 ops", "ten-a-day", "86400 s", "alice"):
+        assert text in shown.output
+    assert back.read_bytes() == out.read_bytes()
+    tree = json.loads(file.read_bytes())
+    assert json.loads(run("policy", "show", *options, "--json").output)["policy"] == tree
+    assert '"ten-a-day"' in run("policy", "show", "--document", *options).output
+    assert run("policy", "diff", str(back), str(file)).output.strip() == "No difference."
+    body = {"operation": "open_session", "v": 1, "tenant": "acme", "request_id": "open-0001", "issued_at": 1}
+    sealed = {"enc": "00" * 32, "ciphertext": "00"}
+    text = tmp_path / "body.json"
+    text.write_text(json.dumps(body | {"sealed": sealed, "expires_at": 2}))
+    previewed = run("policy", "preview", str(text), "--principal", "alice", *options)  # by the policy in force
+    assert previewed.exit_code == 3
+    assert "POLICY_DENIED" in previewed.output

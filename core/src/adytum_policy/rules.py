@@ -20,7 +20,7 @@ from adytum_policy.matchers.values import strings
 from adytum_wire.receipts import RuleOutcome
 
 # Operations whose request chooses the labels of a new record (P-10).
-_LABELLING = frozenset({"generate_key", "generate_seed", "import_key", "import_file", "seal"})
+_LABELLING = frozenset({"generate_key", "generate_seed", "import_key", "import_file", "seal", "seal_anchor"})
 
 _DEPTH = {name: depth for depth, name in enumerate(CONTENT_CONDITIONS)}
 CONDITIONS = ("operation", "principal", "label", "algorithm", "path", "time", "content", *CONTENT_CONDITIONS)

@@ -43,6 +43,7 @@ Operation = Literal[
     "import_file",
     "derive_key",
     "seal",
+    "seal_anchor",
     "unseal",
     "reseal",
     "export",

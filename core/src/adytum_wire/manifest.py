@@ -58,13 +58,18 @@ class HostAnchor(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kin
 
 class DynamoDbAnchor(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dynamodb"):
     """Snapshots live in a DynamoDB table, written on condition that nobody wrote since, over TLS that ends in the
-    enclave and is dialled through the host's pipe at `port`. `roots`: PEM, what `host` must chain to."""
+    enclave and is dialled through the host's pipe at `port`. `roots`: PEM, what `host` must chain to.
+
+    `credentials`: those that the host pushes (`host`: for hosts that are believed not to write the table themselves),
+    or those of a record of kind `anchor-credentials`, which only an attested enclave opens (`sealed`). With `sealed`
+    the table is one of `kms.account`."""
 
     region: Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,32}\Z")]
     host: HostName
     port: Annotated[int, Meta(ge=1, le=65535)]
     roots: Annotated[list[str], Meta(min_length=1, max_length=16)]
     table: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{3,255}\Z")]
+    credentials: Literal["host", "sealed"]
 
 
 class Bounds(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The messages in the frames: MessagePack, tagged, frozen; unknown fields and trailing bytes refuse (spec/wire.md).
 
-Two ports. Control: `Hello`, `Configure`, `SetCredentials`, `PutPolicy`, `PutUsage`, `ResetUsage`, `GetUsage`,
-`Attest`, `Health`, `GetReceipts`, `Checkpoint`. Data: `Execute`, one
+Two ports. Control: `Hello`, `Configure`, `SetCredentials`, `PutPolicy`, `PutUsage`,
+`PutAnchorCredentials`, `ResetUsage`, `GetUsage`, `Attest`, `Health`, `GetReceipts`, `Checkpoint`. Data: `Execute`, one
 message for every operation that a client stamps: the operation stands in the signed body and nowhere else, so the host
 has no field in which to name another one.
 """
@@ -81,6 +81,14 @@ class PutUsage(Struct, frozen=True, forbid_unknown_fields=True, tag="put_usage")
 
     tenant: TenantId
     snapshot: Annotated[bytes, Meta(max_length=limits.MAX_USAGE_SNAPSHOT)]
+
+
+class PutAnchorCredentials(Struct, frozen=True, forbid_unknown_fields=True, tag="put_anchor_credentials"):
+    """`record`: the tenant's newest of kind `anchor-credentials` (manifest.anchor.credentials `sealed`). The first of a
+    boot takes the tenant's policy out of force: it was put without asking the anchor, and is put again."""
+
+    tenant: TenantId
+    record: Record
 
 
 class ResetUsage(Struct, frozen=True, forbid_unknown_fields=True, tag="reset_usage"):
@@ -217,6 +225,7 @@ ControlRequest = (
     | SetCredentials
     | PutPolicy
     | PutUsage
+    | PutAnchorCredentials
     | ResetUsage
     | GetUsage
     | Attest

@@ -171,6 +171,13 @@ class Seal(_Base, frozen=True, kw_only=True, tag="seal"):
     sealed: Sealed
 
 
+class SealAnchor(_Base, frozen=True, kw_only=True, tag="seal_anchor"):
+    """Store the credentials of the anchor's table as a record of kind `anchor-credentials` (spec/usage.md, U-14)."""
+
+    labels: Labels
+    sealed: Sealed
+
+
 class Unseal(_Base, frozen=True, kw_only=True, tag="unseal"):
     """Hand a `secret` record to the holder of the X25519 key `recipient` (HPKE, info `unseal_info`)."""
 
@@ -236,7 +243,7 @@ OnRecord = (
     Sign | DeriveKey | Unseal | Reseal | Export | EnableKey | DisableKey | ScheduleDeletion | CancelDeletion | DeleteKey
 )
 # Bodies that make a record.
-Making = GenerateKey | GenerateSeed | ImportKey | ImportFile | Seal
+Making = GenerateKey | GenerateSeed | ImportKey | ImportFile | Seal | SealAnchor
 Body = OnRecord | Making | RotationStatement | OpenSession
 
 OPERATIONS: dict[type, str] = {
@@ -247,6 +254,7 @@ OPERATIONS: dict[type, str] = {
     DeriveKey: "derive_key",
     Sign: "sign",
     Seal: "seal",
+    SealAnchor: "seal_anchor",
     Unseal: "unseal",
     Reseal: "reseal",
     Export: "export",

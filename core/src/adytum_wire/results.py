@@ -49,6 +49,10 @@ class SealResult(_Stored, frozen=True, kw_only=True, tag="seal"):
     pass
 
 
+class SealAnchorResult(_Stored, frozen=True, kw_only=True, tag="seal_anchor"):
+    pass
+
+
 class ResealResult(_Stored, frozen=True, kw_only=True, tag="reseal"):
     pass
 
@@ -147,6 +151,7 @@ Result = (
     | ImportKeyResult
     | ImportFileResult
     | SealResult
+    | SealAnchorResult
     | ResealResult
     | EnableKeyResult
     | DisableKeyResult

@@ -58,6 +58,7 @@ class RecordKind(StrEnum):
     HD_SEED = "hd-seed"  # BIP-32 and SLIP-10: 16 to 64 bytes; it signs only with a key derived from it
     SHARE = "share"
     SECRET = "secret"  # noqa: S105 (a kind, not a password)
+    ANCHOR_CREDENTIALS = "anchor-credentials"  # of the anchor's table, for enclaves only: no operation hands it out
 
 
 class KeyState(StrEnum):

@@ -261,3 +261,9 @@ def test_paths_are_compared_step_by_step(pattern: str, path: str, holds: bool) -
     assert is_reachable(pattern)
     assert PathMatcher([pattern]).holds(path) is holds
     assert not PathMatcher([]).holds(path)
+
+
+def test_the_end_of_a_window_is_not_in_it() -> None:
+    window = TimeMatcher([TimeEntry(days=["fri"], start="08:00", end="09:00")])
+    end = at("2027-01-15T09:00:00")
+    assert (window.holds(end - 1), window.holds(end)) == (True, False)

@@ -19,17 +19,25 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from adytum.audit.checkpointer import Checkpointer
+from adytum.audit.delivery import Delivery
+from adytum.audit.wiring import make_sinks
+from adytum.backup.watch import DatabaseWatch
 from adytum.enclave import EnclaveClient, Endpoint, UnixEndpoint, VhostEndpoint, VsockEndpoint
 from adytum.releases.images import Images
 from adytum.releases.watcher import POLL_S as RELEASES_S
 from adytum.releases.watcher import Watcher
 from adytum.releases.wiring import make_canary
+from adytum.service.carry import DAY_MS
 from adytum.service.credentials import static_credentials
 from adytum.service.gate import Gate
 from adytum.service.http import Edge
 from adytum.service.metrics import Metrics
 from adytum.service.pool import Member, Pool
 from adytum.service.ports import CredentialsProvider, Enclave, NowMs, RandomBytes
+from adytum.service.requests.carrying import Carrier
+from adytum.service.requests.cases import Cases
+from adytum.service.requests.desk import CHORES_S, Desk
 from adytum.service.routes import Parts, cold_routes
 from adytum.service.story import Story
 from adytum.service.supervisor import POLL_S, Supervisor
@@ -124,6 +132,12 @@ class Service:
         )
         self.lookup, self.batcher = Lookup(self.database), AuditBatcher(self.database)
         anchors = anchors_of(tee.attestationRootsFile)
+        self.delivery = Delivery(
+            self.database,
+            make_sinks(settings.audit, credentials=self._credentials, now_ms=self._now_ms),
+            registry=self.metrics.registry,
+            is_required=settings.audit.requireSecondSink,
+        )
         self.pool = Pool([self._member(address, manifest, anchors) for address in tee.addresses], metrics=self.metrics)
         self.watcher = Watcher(
             database=self.database,
@@ -145,17 +159,58 @@ class Service:
             random_bytes=self._random_bytes,
             metrics=self.metrics,
         )
+        # What waits for approvals may be as old as the enclave takes it, and no older.
+        pending_ms = DAY_MS if manifest is None else parse_manifest(manifest).bounds.approval_past_ms
+        self.desk = Desk(
+            database=self.database,
+            cases=Cases(self.database, self.lookup, self._now_ms),
+            carrier=Carrier(
+                pool=self.pool,
+                batcher=self.batcher,
+                metrics=self.metrics,
+                timeout_s=tee.requestTimeoutSeconds,
+                pending_ms=pending_ms,
+                guard=self.delivery.require,
+            ),
+            now_ms=self._now_ms,
+            random_bytes=self._random_bytes,
+            chores_s=min(CHORES_S, self._poll_s),
+        )
         self.story = Story(
+            desk=self.desk,
+            pending_ms=pending_ms,
             pool=self.pool,
             lookup=self.lookup,
             batcher=self.batcher,
             metrics=self.metrics,
             deadline_s=tee.requestTimeoutSeconds,
             max_in_flight=settings.http.maxInFlight,
+            guard=self.delivery.require,
         )
-        parts = Parts(pool=self.pool, database=self.database, metrics=self.metrics, timeout_s=tee.requestTimeoutSeconds)
+        self.database_watch = DatabaseWatch(
+            self.database,
+            registry=self.metrics.registry,
+            enclaves=lambda: [
+                (member.enclave, member.supervisor.health)
+                for member in self.pool.members
+                if member.supervisor.health is not None
+            ],
+            ready=self.pool.ready,
+        )
+        parts = Parts(
+            pool=self.pool,
+            database=self.database,
+            metrics=self.metrics,
+            timeout_s=tee.requestTimeoutSeconds,
+            desk=self.desk,
+            copies=lambda: [{"name": s.name, "problem": s.problem} for s in self.delivery.states.values()],
+            lacks=self.database_watch.shown,
+        )
+        self._spawn(self.desk.watch())
         if tee.enabled:
             self._spawn(self.watcher.watch())
+            self._spawn(self.delivery.watch())
+            self._spawn(self.database_watch.watch())
             for member in self.pool.members:
                 self._spawn(member.supervisor.watch())
                 self._spawn(member.gate.watch())
@@ -191,6 +246,15 @@ class Service:
             poll_s=self._poll_s,
             timeout_s=tee.requestTimeoutSeconds,
             trail=Trail(enclave, self.database, self.batcher),
+            settle=self.batcher.settle,
+            checkpointer=Checkpointer(
+                enclave,
+                self.database,
+                every_receipts=self.settings.audit.checkpointReceipts,
+                every_s=self.settings.audit.checkpointSeconds,
+                proof=lambda: gate.proof,
+                kept=self.delivery.wake,
+            ),
         )
         return Member(address.name, enclave, gate, supervisor)
 
@@ -218,6 +282,7 @@ class Service:
         if hasattr(self, "story"):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.story.drain(), _DRAIN_S)
+                await asyncio.wait_for(self.desk.drain(), _DRAIN_S)
             await self.lookup.close()
             await self.batcher.close()
         if hasattr(self, "watcher") and self.settings.tee.enabled:

@@ -239,13 +239,15 @@ async def running_stack(
     guest: Guest | None = None,
     anchor: Json | None = None,
     imds: bool = False,
+    kms_keys: int = 1,
 ) -> AsyncIterator[Stack]:
     """Start everything, and stop it when the block ends. `directory`: private and short (Unix sockets live there).
 
     `bounds` replaces some of `default_bounds`; `variant` names another image of the same source; without `configure`
     the enclave still awaits its manifest. `guest`: a booted image in the place of the process, see
     `guest.py`. `anchor`: the manifest's, "none" unless given. `imds`: the enclave fetches its credentials from the
-    stand-in's metadata service, and nothing is pushed.
+    stand-in's metadata service, and nothing is pushed. `kms_keys`: how many the manifest lists; the first is the
+    tenant's.
     """
     admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -257,10 +259,10 @@ async def running_stack(
         )
         pki = directory / "pki"
         kms.pki.save(pki)
-        key_arn = kms.create_key()
+        key_arn, *others = [kms.create_key() for _ in range(kms_keys)]
         manifest = build_manifest(
             kms,
-            [key_arn],
+            [key_arn, *others],
             admins,
             default_bounds() | (bounds or {}),
             threshold=threshold,
@@ -269,7 +271,8 @@ async def running_stack(
         )
         image = source_pcrs(variant) if guest is None else guest.pcrs
         pcrs = image | {16: manifest_pcr(manifest_hash(manifest))}
-        put_key_policy(kms, key_arn, key_policy(kms, pcrs))
+        for arn in (key_arn, *others):
+            put_key_policy(kms, arn, key_policy(kms, pcrs))
         enclave: RunningEnclave
         if guest is None:
             enclave = EnclaveProcess(_config(directory, pki, image, witness=witness))

@@ -94,8 +94,8 @@ def receipt(sequence: int, **changes: object) -> bytes:
     body = {
         "v": 1, "chain": "0" * 32, "sequence": sequence, "previous": "0" * 64, "time": 1, "tenant": "acme",
         "principal": "alice", "request_id": "r", "operation": "sign", "request_digest": "0" * 64, "decision": "allow",
-        "code": "", "rules": [], "policy_version": 1, "policy_digest": "", "key_id": "", "record_version": 1,
-        "public_key": "", "summary": {}, "result_digest": "",
+        "code": "", "rules": [], "approvals": [], "wanted": [], "limits": [], "policy_version": 1,
+        "policy_digest": "", "key_id": "", "record_version": 1, "public_key": "", "summary": {}, "result_digest": "",
     } | changes  # fmt: skip
     return json.dumps({"body": json.dumps(body), "following": [], "key": "0" * 64, "signature": "0" * 128}).encode()
 

@@ -13,7 +13,8 @@ from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
 
 from adytum_policy.content import address_of
-from adytum_sim.hostile.site import MAX_VALUE, TO, Site, open_site
+from adytum_sim.hostile.rules import MAX_VALUE, TO
+from adytum_sim.hostile.site import Site, open_site
 from adytum_wire.results import SignResult, parse_result
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from adytum.client.checks import check_answer
+from adytum.client.checks import check_answer, check_refusal
 from adytum_sim.hostile.cases import variants
 from adytum_sim.hostile.declared import Stop, row, table
 from adytum_sim.hostile.paths import JSON, JSON_TEXT, MSGPACK
@@ -21,7 +21,7 @@ from adytum_sim.hostile.site import TRANSFER, Held, Site, open_site
 from adytum_sim.passkeys import Passkey
 from adytum_sim.people import Person, approval_statement, batch_subject, request_body
 from adytum_wire import messages, results
-from adytum_wire.errors import AdytumError
+from adytum_wire.errors import AdytumError, Code
 from adytum_wire.frames import Kind
 from adytum_wire.messages import Execute, ExecuteReply, Refusal
 from adytum_wire.requests import parse_body
@@ -142,3 +142,29 @@ async def test_a_changed_outcome_in_the_receipt_is_noticed(approved: Approved, f
         assert caught.value.code.value in (stop.malformed if variant.malformed else stop.codes)
         count += 1
     assert count >= 2
+
+
+@pytest.mark.parametrize("field", ["rule", "role", "count", "counted", "missing"])
+async def test_what_is_missing_cannot_be_changed_in_the_receipt(approved: Approved, field: str) -> None:
+    """A host that says of a request that waits: other people, another rule, another number."""
+    message, other = approved.message(), approved.message()
+    alone = Execute(message.body, message.stamp, message.record, message.approvals[:1])
+    reply = await approved.send(alone)
+    donor = await approved.send(Execute(other.body, other.stamp, other.record))
+    assert isinstance(reply, Refusal)
+    assert isinstance(donor, Refusal)
+    assert reply.code == donor.code == "APPROVALS_MISSING"
+    path = (MSGPACK, "receipt", JSON, "body", JSON_TEXT, "wanted", 0)
+    stop, body, count = row("Wanted", field), parse_body(message.body), 0
+    assert isinstance(stop, Stop)
+    key, code = approved.site.receipt_key, Code.APPROVALS_MISSING
+    check_refusal(message.body, body, reply.receipt, code=code, receipt_key=key)
+    for variant in variants(messages.encode(reply), "Wanted", path, field, donor=messages.encode(donor)):
+        changed = messages.decode_reply(variant.payload)
+        assert isinstance(changed, Refusal)
+        with pytest.raises(AdytumError) as caught:
+            check_refusal(message.body, body, changed.receipt, code=code, receipt_key=key)
+        assert caught.value.code.value in (stop.malformed if variant.malformed else stop.codes)
+        count += 1
+    assert count >= 2
+    assert isinstance(await approved.send(message), ExecuteReply)

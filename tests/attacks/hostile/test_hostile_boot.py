@@ -17,9 +17,11 @@ from adytum.enclave.connection import EnclaveConnection
 from adytum.enclave.endpoint import UnixEndpoint
 from adytum_sim.hostile.cases import variants
 from adytum_sim.hostile.declared import Stop, row, table
-from adytum_sim.hostile.paths import JSON, MSGPACK, Path
+from adytum_sim.hostile.examples import example
+from adytum_sim.hostile.paths import JSON, MSGPACK, Path, edit
 from adytum_sim.hostile.relay import whole
 from adytum_sim.hostile.site import Site, attested, open_site
+from adytum_sim.hostile.surface import structs
 from adytum_verify import AttestationError
 from adytum_verify.enclave import manifest_pcr
 from adytum_wire import limits, messages
@@ -50,6 +52,9 @@ MANIFEST: dict[str, Path] = {
     "Tenant": (MSGPACK, "manifest", JSON, "tenants", 0),
     "Admin": (MSGPACK, "manifest", JSON, "tenants", 0, "admins", 0),
     "Bounds": (MSGPACK, "manifest", JSON, "bounds"),
+    "NoAnchor": (MSGPACK, "manifest", JSON, "anchor"),
+    "HostAnchor": (MSGPACK, "manifest", JSON, "anchor"),
+    "DynamoDbAnchor": (MSGPACK, "manifest", JSON, "anchor"),
 }
 
 
@@ -109,7 +114,13 @@ async def _malformed(site: Site, line: EnclaveConnection, message: Configure) ->
             assert isinstance(stop, Stop)
             if field == "credentials":
                 continue
-            for variant in variants(messages.encode(message), struct, path, field):
+            honest = messages.encode(message)
+            if struct.endswith("Anchor"):  # of a deployment that has such a one
+                honest = edit(honest, path, lambda _, struct=struct: example(structs()[struct]))
+                own = parsed(honest)
+                assert own is not None, struct
+                taken.append(own)
+            for variant in variants(honest, struct, path, field):
                 manifest = parsed(variant.payload)
                 if manifest is not None:
                     taken.append(manifest)
@@ -133,8 +144,11 @@ async def _malformed(site: Site, line: EnclaveConnection, message: Configure) ->
         {"bounds": {"request_past_ms": 3_600_000}},
         {"tenants": [{"threshold": 1}]},
         {"kms": {"port": 8001}},
+        {"kms": {"credentials": "imds"}},
+        {"anchor": {"kind": "host"}},
+        {"bounds": {"approval_past_ms": 14 * 86_400_000}},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=json.dumps,
 )
 async def test_an_enclave_with_another_manifest_proves_it(site: Site, change: dict[str, Any]) -> None:
     """Taken by the enclave, refused by every verifier, and by KMS."""
@@ -178,7 +192,7 @@ async def test_false_credentials_beside_the_manifest_open_nothing(site: Site) ->
 
 
 def as_call(message: Execute) -> tuple[Any, ...]:
-    return message.body, message.stamp, message.record
+    return message.body, message.stamp, message.record, message.approvals
 
 
 def parsed(payload: bytes) -> bytes | None:

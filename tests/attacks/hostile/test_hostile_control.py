@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adytum.client.usage import draft_reset, sign_reset
 from adytum.enclave.connection import EnclaveConnection
 from adytum.enclave.endpoint import UnixEndpoint
+from adytum_policy.document import open_policy
 from adytum_policy.shape import PolicyDocument
 from adytum_sim.hostile.cases import locate, variants
 from adytum_sim.hostile.declared import Stop, row, table
@@ -25,6 +27,7 @@ from adytum_verify import AttestationError, verify_chain, verify_enclave
 from adytum_wire import limits, messages
 from adytum_wire.errors import AdytumError
 from adytum_wire.frames import Kind
+from adytum_wire.manifest import parse_manifest
 from adytum_wire.messages import (
     Attest,
     AttestReply,
@@ -41,7 +44,6 @@ from adytum_wire.messages import (
     Hello,
     PutPolicy,
     PutPolicyReply,
-    PutUsage,
     Refusal,
     Reply,
     ResetUsage,
@@ -58,7 +60,6 @@ PLACES: dict[str, Path] = {
     "Attest": (MSGPACK,),
     "GetReceipts": (MSGPACK,),
     "PutPolicy": (MSGPACK,),
-    "PutUsage": (MSGPACK,),
     "ResetUsage": (MSGPACK,),
     "GetUsage": (MSGPACK,),
     "Envelope": (MSGPACK, "envelope", JSON),
@@ -100,9 +101,9 @@ def honest(site: Site, struct: str) -> msgspec.Struct:
         return Checkpoint()
     if struct == "ResetUsage":
         data = draft_reset("acme", site.binding.boot_id, "*")
-        return ResetUsage("acme", sign_reset(data, [admin.signer for admin in site.stack.admins]))
-    if struct in ("PutUsage", "GetUsage"):
-        return PutUsage("acme", b"\x93\xc0\xc0\xc0") if struct == "PutUsage" else GetUsage("acme")
+        return ResetUsage("acme", sign_reset(data, [admin.signer for admin in site.stack.admins[:2]]))
+    if struct == "GetUsage":
+        return GetUsage("acme")
     return {"Hello": Hello(1), "Health": Health(), "Attest": Attest(NONCE), "GetReceipts": GetReceipts(2)}[struct]
 
 
@@ -155,9 +156,7 @@ async def test_a_changed_policy_is_refused(site: Site, line: EnclaveConnection, 
     """Whatever stands in a policy, now or in a later version: the administrators' signatures cover the bytes."""
     stop = row(struct, field)
     assert isinstance(stop, Stop)
-    document = json.loads(json.dumps(site.document | {"version": 6}))
-    if locate(document, structs()[struct]) is None:  # a kind of rule that the deployment does not use
-        document["rules"][0]["content"] = list(examples(PolicyDocument).values())
+    document = everything(site)
     at = locate(document, structs()[struct])
     assert at is not None, f"no sample policy holds a {struct}"
     message = PutPolicy("acme", signed_policy(document, *site.stack.admins[:2]))
@@ -169,6 +168,38 @@ async def test_a_changed_policy_is_refused(site: Site, line: EnclaveConnection, 
         count += 1
     assert count >= 3
     assert await site.state() == site.first_state
+
+
+def holder() -> str:
+    return X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+
+
+def everything(site: Site) -> dict[str, Any]:
+    """A policy of version 6 with each kind of entry there is, as administrators could have signed it."""
+    parts = examples(PolicyDocument)
+    rules: list[dict[str, Any]] = json.loads(json.dumps(site.document["rules"]))
+    rules[0] |= {"times": [parts["TimeEntry"] | {"start": "08:00", "end": "18:00"}], "limits": ["daily"]}
+    parts["BitcoinEntry"]["recipients"] = ["bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"]  # BIP-173's
+    rules[1]["content"] += [parts[name] for name in parts if name.endswith("Entry") and "type" in parts[name]]
+    passkey = parts["PasskeyEntry"] | {"scheme": "ed25519", "public_key": site.stranger.public_key.hex()}
+    principals = json.loads(json.dumps(site.document["principals"]))
+    principals[1]["passkeys"] = [passkey]
+    return site.document | {
+        "version": 6,
+        "recovery": {"threshold": 2, "keys": [holder() for _ in range(2)]},
+        "passkeys": {"rp_id": "vault.example", "origins": ["https://vault.example"]},
+        "limits": [parts["LimitEntry"] | {"id": "daily", "measure": "count", "asset": "*", "window_seconds": 3600}],
+        "principals": principals,
+        "rules": rules,
+    }
+
+
+async def test_the_sample_policy_is_a_good_one(site: Site) -> None:
+    """Only its signatures stop the changed ones."""
+    tenant = parse_manifest(site.stack.manifest).tenants[0]
+    opened = open_policy(signed_policy(everything(site), *site.stack.admins[:2]), tenant)
+    assert opened.policy.version == 6
+    assert examples(PolicyDocument).keys() <= structs().keys()
 
 
 @pytest.mark.parametrize(("struct", "field"), fields_of(*CREDENTIALS))

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from adytum_enclave.core.effects import Answer, Effect, GetDocument, Measure, ReadPcr
 from adytum_enclave.core.enclave import Configured, Enclave
 from adytum_enclave.core.phases import Phase
+from adytum_enclave.core.steps.unseal import ask, open_record
+from adytum_enclave.core.usage.credentials import AnchorKey
 from adytum_enclave.core.usage.reset import open_reset
 from adytum_policy.document import SignedPolicy, open_policy
 from adytum_wire import messages
@@ -21,6 +23,7 @@ from adytum_wire.messages import (
     GetUsage,
     Health,
     Hello,
+    PutAnchorCredentials,
     PutPolicy,
     PutUsage,
     Reply,
@@ -55,6 +58,8 @@ def control(enclave: Enclave, request: ControlRequest, *, drift_ms: int, in_flig
             return _get_receipts(enclave, request)
         case PutUsage():
             return _put_usage(enclave, request)
+        case PutAnchorCredentials():
+            return _put_anchor_credentials(enclave, request)
         case ResetUsage():
             return _reset_usage(enclave, request)
         case GetUsage():
@@ -109,6 +114,7 @@ def _configure(enclave: Enclave, request: Configure) -> ControlSteps:
         raise AdytumError(Code.INTERNAL)
     enclave.configured = candidate
     enclave.ledger.configure(candidate.manifest)
+    enclave.anchor_keys.configure(candidate.manifest)
     enclave.credentials = request.credentials
     enclave.phases.step(Phase.READY)
     return messages.ConfigureReply(candidate.manifest_hash, pcr16)
@@ -122,10 +128,14 @@ def _set_credentials(enclave: Enclave, request: SetCredentials) -> ControlSteps:
 
 def _put_policy(enclave: Enclave, request: PutPolicy) -> ControlSteps:
     """Errors: TENANT_UNKNOWN, POLICY_INVALID, POLICY_QUORUM, POLICY_ROLLBACK (also by what the anchor has seen), and
-    where the anchor is asked its errors; the policy in force stays, except as `Ledger.admit_policy` says."""
+    where the anchor is asked its errors; the policy in force stays, except as `Ledger.admit_policy` says.
+
+    An anchor that waits for its credentials cannot be asked: until they come nothing but `seal_anchor` is carried out,
+    and then the policy is out of force."""
     signed = open_policy(request.envelope, _tenant(enclave, request.tenant))
     _require_newer(enclave, signed)
-    yield from enclave.ledger.admit_policy(request.tenant, signed.policy.version, signed.digest)
+    if not enclave.anchor_keys.is_waiting(request.tenant):
+        yield from enclave.ledger.admit_policy(request.tenant, signed.policy.version, signed.digest)
     _require_newer(enclave, signed)  # another one may have come meanwhile
     enclave.policies[request.tenant] = signed
     return messages.PutPolicyReply(signed.policy.version, signed.digest)
@@ -162,6 +172,27 @@ def _put_usage(enclave: Enclave, request: PutUsage) -> ControlSteps:
     """Errors: TENANT_UNKNOWN, USAGE_INVALID, USAGE_ROLLBACK, what KMS answers."""
     _tenant(enclave, request.tenant)
     yield from enclave.ledger.put_usage(request.tenant, request.snapshot)
+    return messages.Done()
+
+
+def _put_anchor_credentials(enclave: Enclave, request: PutAnchorCredentials) -> ControlSteps:
+    """Errors: TENANT_UNKNOWN, USAGE_INVALID where the manifest wants no such record, RECORD_INVALID, RECORD_MISMATCH with
+    the field, RECORD_RETIRED, RECORD_ROLLBACK, RECORD_TAMPERED, what KMS answers; those in force stay."""
+    _tenant(enclave, request.tenant)
+    header = enclave.anchor_keys.admit(request.tenant, request.record, _require(enclave).manifest)
+    answer = yield from ask(request.record, header, versions=enclave.versions, shared=False)
+    secret = open_record(
+        request.record,
+        header,
+        answer,
+        arena=enclave.arena,
+        recipient=enclave.recipient,
+        versions=enclave.versions,
+    )
+    with secret:
+        key = AnchorKey.of(secret, code=Code.RECORD_INVALID, field="$.record")
+    if enclave.anchor_keys.install(header, key):
+        enclave.policies.pop(request.tenant, None)  # the anchor was not asked whether there is a newer one
     return messages.Done()
 
 

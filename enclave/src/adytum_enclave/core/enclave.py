@@ -19,6 +19,7 @@ from adytum_enclave.core.rejections import Rejections
 from adytum_enclave.core.replay import Replay
 from adytum_enclave.core.secrets import Arena, Slot
 from adytum_enclave.core.sessions import Sessions
+from adytum_enclave.core.usage.credentials import AnchorKeys
 from adytum_enclave.core.usage.ledger import Ledger, Surroundings
 from adytum_enclave.core.versions import VersionMemory
 from adytum_enclave.core.warm import WarmKeys
@@ -92,6 +93,7 @@ class Enclave:
                 head=lambda: self.receipts.head,
             )
         )
+        self.anchor_keys = AnchorKeys(self.policies)
         self.credentials: Credentials | None = None
         self.configured: Configured | None = None
 
@@ -127,6 +129,7 @@ class Enclave:
             self.configured.warm.drop_all()
         self.sessions.wipe()
         self.ledger.wipe()
+        self.anchor_keys.wipe()
         self._receipt_secret.wipe()
         self.hpke_key.secret.wipe()
 

@@ -17,6 +17,7 @@ from adytum_wire.messages import (
     GetUsage,
     Health,
     Hello,
+    PutAnchorCredentials,
     PutPolicy,
     PutUsage,
     ResetUsage,
@@ -37,7 +38,8 @@ TAKES: dict[Phase, frozenset[type]] = {
     Phase.AWAITING_MANIFEST: _ALWAYS | {Configure},
     Phase.MEASURING: _ALWAYS,
     Phase.READY: _ALWAYS
-    | {SetCredentials, PutPolicy, PutUsage, ResetUsage, GetUsage, Attest, GetReceipts, Checkpoint, Execute},
+    | {SetCredentials, PutPolicy, PutUsage, PutAnchorCredentials, ResetUsage, GetUsage}
+    | {Attest, GetReceipts, Checkpoint, Execute},
     Phase.TERMINAL: _ALWAYS,
 }
 

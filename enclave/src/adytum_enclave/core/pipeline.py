@@ -95,6 +95,7 @@ def _decide(
 
     draft = _draft(who)
     try:
+        enclave.anchor_keys.require(who.body)
         votes = approve(
             message,
             who,

@@ -79,7 +79,7 @@ class _Found(Struct, frozen=True):
 
 
 class DynamoDbAnchorClient(AwsClient):
-    """An `Anchor`. `options`: as for `AwsClient`."""
+    """An `Anchor`. `table`: its name, or its ARN, which names its account, too. `options`: as for `AwsClient`."""
 
     def __init__(self, *, table: str, deployment: str, **options: Any) -> None:
         super().__init__(SERVICE, **options)

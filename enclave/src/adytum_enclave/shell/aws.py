@@ -21,6 +21,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from adytum_enclave.core.usage.credentials import AnchorKey
 from adytum_enclave.shell.kms_breaker import Breaker
 from adytum_enclave.shell.kms_http import MAX_RESPONSE, HttpConnection, Response, StaleError
 from adytum_enclave.shell.kms_tls import TlsStream, client_context
@@ -90,7 +91,7 @@ class AwsClient(ABC):
         host: str,
         region: str,
         roots: Sequence[str],
-        credentials: Callable[[], Credentials | None],
+        credentials: Callable[[], Credentials | AnchorKey | None],
         now_ms: Callable[[], int],
         jitter: Callable[[], float],
         max_connections: int = 8,

@@ -35,7 +35,8 @@ MAX_PCRS = 32
 
 class Performer:
     """`kms`: the client, once there is a manifest. `recipient_spki`: our RSA key, DER, for KMS to answer to.
-    `executor`: one thread, since the NSM driver serialises its calls anyway. `anchor`: where the manifest names one."""
+    `executor`: one thread, since the NSM driver serialises its calls anyway. `anchor`: a tenant's, where the manifest names
+    one."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Performer:
         kms: Callable[[], KmsClient],
         recipient_spki: bytes,
         counters: Counters,
-        anchor: Callable[[], Anchor],
+        anchor: Callable[[str], Anchor],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nsm = nsm
@@ -76,10 +77,10 @@ class Performer:
                 )
             case ReadAnchor():
                 self._counters.add("anchor_reads")
-                return await self._anchor().read(effect.tenant, timeout_s=_left(deadline))
+                return await self._anchor(effect.tenant).read(effect.tenant, timeout_s=_left(deadline))
             case WriteAnchor():
                 self._counters.add("anchor_writes")
-                return await self._anchor().write(
+                return await self._anchor(effect.tenant).write(
                     effect.tenant, effect.expected, effect.anchored, timeout_s=_left(deadline)
                 )
             case Together():

@@ -3,8 +3,8 @@
 Source: IAM User Guide, "Create a signed AWS API request". Paths are signed as they are given, which is right for these
 services' "/"; S3's rules, pre-signed URLs, chunked payloads and SigV4A are left out.
 
-Credentials authorise, nothing more, and the host knows them: they are ordinary strings. They stand in no error and no
-representation all the same.
+Credentials that the host pushed are ordinary strings, since it knows them anyway; those of the anchor that came sealed
+sign inside the arena (`AnchorKey`). Neither stand in an error or a representation.
 
 >>> from adytum_wire.messages import Credentials
 >>> signer = Signer(service="kms", region="eu-west-1")
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
+from adytum_enclave.core.usage.credentials import AnchorKey
 from adytum_wire.messages import Credentials
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -42,7 +43,7 @@ class Signer:
         host: str,
         headers: Sequence[tuple[str, str]],
         body: bytes,
-        credentials: Credentials,
+        credentials: Credentials | AnchorKey,
         *,
         now_ms: int,
         path: str = "/",
@@ -68,13 +69,18 @@ class Signer:
         canonical, signed_names = _canonical_request(method, path, query, to_send, body)
         scope = f"{amz_date[:8]}/{self.region}/{self.service}/aws4_request"
         to_sign = f"{_ALGORITHM}\n{amz_date}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        key = _signing_key(credentials.secret_access_key, amz_date[:8], self.region, self.service)
-        signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
+        signature = self._signature(credentials, amz_date[:8], to_sign.encode())
         authorization = (
             f"{_ALGORITHM} Credential={credentials.access_key_id}/{scope}, "
             f"SignedHeaders={signed_names}, Signature={signature}"
         )
         return [*to_send, ("Authorization", authorization)]
+
+    def _signature(self, credentials: Credentials | AnchorKey, date: str, to_sign: bytes) -> str:
+        if isinstance(credentials, AnchorKey):
+            return credentials.signature(date, self.region, self.service, to_sign)
+        key = _signing_key(credentials.secret_access_key, date, self.region, self.service)
+        return hmac.new(key, to_sign, hashlib.sha256).hexdigest()
 
 
 def _canonical_request(

@@ -30,7 +30,7 @@ class Upstream:
         self._now_ms = now_ms
         self._jitter = jitter
         self._kms: KmsClient | None = None
-        self._anchor: DynamoDbAnchorClient | None = None
+        self._anchors: dict[str, DynamoDbAnchorClient] = {}  # by tenant; under "" where they share the host's
 
     def kms(self) -> KmsClient:
         """Errors: PHASE_INVALID before there is a manifest."""
@@ -38,20 +38,25 @@ class Upstream:
             self._kms = KmsClient(**self._options(self._manifest().kms))
         return self._kms
 
-    def anchor(self) -> Anchor:
+    def anchor(self, tenant: str) -> Anchor:
         """Errors: PHASE_INVALID before there is a manifest, and when it names no anchor to ask."""
-        if self._anchor is None:
-            manifest = self._manifest()
-            where = manifest.anchor
-            if not isinstance(where, DynamoDbAnchor):
-                raise AdytumError(Code.PHASE_INVALID)
-            self._anchor = DynamoDbAnchorClient(
-                table=where.table, deployment=manifest.deployment, **self._options(where)
+        manifest = self._manifest()
+        where = manifest.anchor
+        if not isinstance(where, DynamoDbAnchor):
+            raise AdytumError(Code.PHASE_INVALID)
+        is_sealed = where.credentials == "sealed"
+        whose = tenant if is_sealed else ""
+        if whose not in self._anchors:
+            own: dict[str, Any] = {"credentials": lambda: self._enclave.anchor_keys.get(tenant)} if is_sealed else {}
+            self._anchors[whose] = DynamoDbAnchorClient(
+                table=_arn(manifest, where) if is_sealed else where.table,
+                deployment=manifest.deployment,
+                **(self._options(where) | own),
             )
-        return self._anchor
+        return self._anchors[whose]
 
     async def aclose(self) -> None:
-        for client in (self._kms, self._anchor):
+        for client in (self._kms, *self._anchors.values()):
             if client is not None:
                 await client.aclose()
 
@@ -70,3 +75,9 @@ class Upstream:
             "now_ms": self._now_ms,
             "jitter": self._jitter,
         }
+
+
+def _arn(manifest: Manifest, where: DynamoDbAnchor) -> str:
+    """The table's ARN: by its name alone, somebody's credentials would name a table of the same name in his account."""
+    partition = manifest.kms.keys[0].split(":")[1]
+    return f"arn:{partition}:dynamodb:{where.region}:{manifest.kms.account}:table/{where.table}"

@@ -20,17 +20,24 @@ ENTRY_POINTS = "adytum.commands"
 
 # Name -> (module, attribute, what `adytum --help` says).
 _COMMANDS: dict[str, tuple[str, str, str]] = {
+    "approve": ("adytum.cli.approve", "approve", "Look into requests that wait, and approve or reject them."),
     "attest": ("adytum.cli.attest", "attest", "Verify the enclave that serves now, with a fresh challenge."),
+    "audit": ("adytum.cli.audit", "audit", "Export, verify and watch the chains of receipts."),
+    "backup": ("adytum.cli.backup", "backup", "Write a backup of the database, with what proves a restore whole."),
     "config": ("adytum.cli.config", "config", "Check and show the settings."),
     "keys": ("adytum.cli.keys", "keys", "List, show and generate keys."),
     "kms-policy": ("adytum.cli.kms_policy", "kms_policy", "Write, check and explain KMS key policies."),
     "migrate": ("adytum.cli.migrate", "migrate", "Move the database schema forward and back."),
     "pipe": ("adytum.cli.pipe", "pipe", "Carry the enclave's bytes to KMS, and to nothing else."),
-    "policy": ("adytum.cli.policy", "policy", "Validate, sign, push and show policies."),
-    "receipts": ("adytum.cli.receipts", "receipts", "Export receipts for an audit."),
+    "policy": ("adytum.cli.policy", "policy", "Write, check, rehearse, sign, push and show policies."),
+    "recover": ("adytum.cli.recover", "recover", "Open recovery envelopes offline, and drill it."),
     "release": ("adytum.cli.release", "release", "Let a new image take over, and prove that the old one is refused."),
+    "restore": ("adytum.cli.restore", "restore", "Restore a backup, prove that it is whole, and drill it."),
+    "rotate": ("adytum.cli.rotate", "rotate", "Seal every record again, gradually, and let the old ones go."),
+    "requests": ("adytum.cli.requests", "requests", "List and show requests, and take one back."),
     "serve": ("adytum.cli.serve", "serve", "Run the host service."),
     "sign": ("adytum.cli.sign", "sign", "Sign with a key in the enclave."),
+    "usage": ("adytum.cli.usage", "usage", "Show what is used of limits, and reset them after a start."),
 }
 
 

@@ -11,9 +11,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
+from adytum.backup.errors import BackupError
+from adytum.client.errors import PendingError, RefusedError, UnreachableError, UntrustedError
 from adytum.client.signers import SignerError
 from adytum.releases.errors import ReleaseError
+from adytum.rotation.errors import RotationError
 from adytum.settings import SettingsError
 from adytum.storage.embedded import EmbeddedPostgresError
 from adytum_policy.document import QuorumError
@@ -81,7 +83,7 @@ def report_failures(ctx: click.Context) -> Iterator[None]:
         )
     except (AdytumError, AttestationError) as error:
         _fail(ctx, _described(error), _sentence(error))
-    except ReleaseError as error:
+    except (BackupError, ReleaseError, RotationError) as error:
         _fail(ctx, {"code": error.code.value, "field": error.field, "text": error.code.text}, f"refused: {error}")
     except (SignerError, EmbeddedPostgresError) as error:
         _fail(ctx, {"code": "FAILED", "text": str(error)}, str(error))
@@ -98,6 +100,12 @@ def _sentence(error: AdytumError | AttestationError) -> str:
         text += f" {len(quorum.counted)} of {quorum.threshold} signed; not yet: {missing}."
     if isinstance(error, UntrustedError):
         return f"not trusted: {text}"
+    if isinstance(error, PendingError):
+        people = "; ".join(
+            f"{w.count - len(w.counted)} more of {w.role} ({', '.join(w.missing) or 'nobody left'})"
+            for w in error.wanted
+        )
+        return f"not yet: request {error.request_id} waits for approvals. Wanted: {people or 'unknown'}"
     if isinstance(error, UnreachableError):
         again = f" It may have been carried out, as request {error.request_id}." if error.request_id else ""
         return f"not answered: {text}{again}"
@@ -110,6 +118,8 @@ def _described(error: AdytumError | AttestationError) -> dict[str, Any]:
         data["proven"] = error.receipt is not None
     if isinstance(error, UnreachableError):
         data["request_id"] = error.request_id
+    if isinstance(error, PendingError):  # with the body its answer can be fetched: `adytum requests answer`
+        data |= {"request_id": error.request_id, "body": error.body.decode(), "expires_at": error.expires_at}
     return data
 
 

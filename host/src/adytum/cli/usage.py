@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from adytum.cli.options import FILE, ClientOptions, client_options
+from adytum.cli.anchor import render_anchor_policies, seal_anchor
 from adytum.cli.output import facts, json_option, say, table
 from adytum.client.signers import load_signer
 from adytum.client.usage import draft_reset, read_reset, sign_reset
@@ -35,6 +36,9 @@ def show(client: ClientOptions) -> None:
     known = "What was used before this start is known." if found["is_known"] else _CLOSED
     say(found, facts(said), known, table("LIMIT", "SCOPE", "WINDOW (S)", "USED", "HELD", rows=rows))
 
+
+usage.add_command(seal_anchor)
+usage.add_command(render_anchor_policies)
 
 _CLOSED = (
     "What was used before this start is not known: each limit is closed until its window has passed, the newest "

@@ -2,10 +2,11 @@
 result and signature before it returns them. The service is not believed.
 """
 
+from adytum.client.approvals import Approver, KeyApprover, Review
 from adytum.client.asynchronous import AsyncAdytum
 from adytum.client.checks import Answer
 from adytum.client.conversation import PolicyInForce, Unsealed
-from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
+from adytum.client.errors import PendingError, RefusedError, UnreachableError, UntrustedError
 from adytum.client.policy import add_signature, read_policy, sign_policy
 from adytum.client.signers import KeySigner, Signer, SignerError, load_signer
 from adytum.client.steps import Retries
@@ -14,11 +15,15 @@ from adytum.client.synchronous import Adytum
 __all__ = [
     "Adytum",
     "Answer",
+    "Approver",
     "AsyncAdytum",
+    "KeyApprover",
     "KeySigner",
+    "PendingError",
     "PolicyInForce",
     "RefusedError",
     "Retries",
+    "Review",
     "Signer",
     "SignerError",
     "UnreachableError",

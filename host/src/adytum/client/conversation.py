@@ -6,24 +6,27 @@ import base64
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adytum.client import hpke
 from adytum.client.checks import Answer, check_answer, check_refusal
-from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
+from adytum.client.errors import PendingError, RefusedError, UnreachableError, UntrustedError
+from adytum.client.imports import FileFormat, pack_file
 from adytum.client.signers import Signer
 from adytum.client.steps import Call, Came, Failure, Retries, Steps, ask, fetch, read
 from adytum.client.trust import Trust
 from adytum.service.admit import STAMP_HEADER, format_stamp
-from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy
+from adytum.service.requests.shapes import PendingAnswer
+from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedReceipt, verify_receipt
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.pae import REQUEST, pae
 from adytum_wire.receipts import parse_envelope, parse_receipt
 from adytum_wire.requests import (
     AnyStamp,
+    BitcoinPsbt,
     Body,
     CancelDeletion,
     Content,
@@ -44,7 +47,9 @@ from adytum_wire.requests import (
     RotationStatement,
     ScheduleDeletion,
     Seal,
+    SealAnchor,
     Sealed,
+    SealedFile,
     SessionStamp,
     Sign,
     Stamp,
@@ -53,9 +58,11 @@ from adytum_wire.requests import (
     parse_body,
     unseal_info,
 )
-from adytum_wire.results import OpenSessionResult, UnsealResult
+from adytum_wire.results import ExportResult, OpenSessionResult, UnsealResult
 from adytum_wire.strict_json import encode
-from adytum_wire.types import Algorithm, SigningScheme
+from adytum_wire.types import Algorithm, SigningScheme, derive_key_id
+
+Network = Literal["mainnet", "testnet", "regtest"]
 
 _PATHS: dict[type, str] = {
     GenerateKey: "/v1/keys",
@@ -65,6 +72,7 @@ _PATHS: dict[type, str] = {
     DeriveKey: "/v1/derive",
     Sign: "/v1/sign",
     Seal: "/v1/secrets",
+    SealAnchor: "/v1/secrets",
     Unseal: "/v1/unseal",
     Reseal: "/v1/reseal",
     Export: "/v1/export",
@@ -164,24 +172,64 @@ class Conversation:
         body = ImportKey(**base, algorithm=algorithm, labels=list(labels), public_key=public_key.hex(), sealed=sealed)
         return (yield from self._send(body))
 
-    def sign_ethereum(self, key_id: str, unsigned: bytes, request_id: str) -> Steps[Answer]:
+    def generate_seed(self, labels: Sequence[str], request_id: str) -> Steps[Answer]:
+        return self._send(GenerateSeed(**self._base(request_id), labels=list(labels)))
+
+    def derive(self, key_id: str, path: str, algorithm: Algorithm, request_id: str) -> Steps[Answer]:
+        return self._send(DeriveKey(**self._base(request_id), key_id=key_id, path=path, algorithm=algorithm))
+
+    def sign(
+        self,
+        key_id: str,
+        scheme: SigningScheme,
+        content: Content,
+        request_id: str,
+        path: str = "",
+        public_key: bytes = b"",
+    ) -> Steps[Answer]:
+        """`public_key`: who must have signed, b"" when the caller has never derived it."""
+        body = Sign(**self._base(request_id), key_id=key_id, path=path, scheme=scheme, content=content)
+        answer = yield from self._send(body)
+        if public_key and getattr(answer.result, "public_key", None) != public_key.hex():
+            raise UntrustedError(Code.RECEIPT_INVALID, "result.public_key")
+        return answer
+
+    def sign_ethereum(self, key_id: str, unsigned: bytes, request_id: str, path: str = "") -> Steps[Answer]:
         content = EthereumTransaction(unsigned=unsigned.hex())
-        return self._sign(key_id, SigningScheme.ECDSA_SECP256K1, content, request_id)
+        return self.sign(key_id, SigningScheme.ECDSA_SECP256K1, content, request_id, path)
+
+    def sign_psbt(
+        self, key_id: str, psbt: bytes, network: Network, request_id: str, path: str = "", *, taproot: bool
+    ) -> Steps[Answer]:
+        scheme = SigningScheme.BIP340 if taproot else SigningScheme.ECDSA_SECP256K1
+        return self.sign(key_id, scheme, BitcoinPsbt(psbt=psbt.hex(), network=network), request_id, path)
 
     def sign_raw(
-        self, key_id: str, scheme: SigningScheme, digest: bytes | None, message: bytes | None, request_id: str
+        self,
+        key_id: str,
+        scheme: SigningScheme,
+        digest: bytes | None,
+        message: bytes | None,
+        request_id: str,
+        path: str = "",
     ) -> Steps[Answer]:
         if (digest is None) == (message is None):
             raise ValueError("give a digest or a message, not both")
         content: Content = (
             RawDigest(digest=digest.hex()) if digest is not None else RawMessage(message=(message or b"").hex())
         )
-        return self._sign(key_id, scheme, content, request_id)
+        return self.sign(key_id, scheme, content, request_id, path)
 
     def seal(self, secret: bytes, labels: Sequence[str], request_id: str) -> Steps[Answer]:
         base = self._base(request_id)
         sealed = yield from self._seal_to_enclave(secret, base["request_id"])
         return (yield from self._send(Seal(**base, labels=list(labels), sealed=sealed)))
+
+    def seal_anchor(self, access_key_id: str, secret: bytes, labels: Sequence[str], request_id: str) -> Steps[Answer]:
+        base = self._base(request_id)
+        plaintext = b'{"access_key_id":"%s","secret_access_key":"%s"}' % (access_key_id.encode(), secret)
+        sealed = yield from self._seal_to_enclave(plaintext, base["request_id"])
+        return (yield from self._send(SealAnchor(**base, labels=list(labels), sealed=sealed)))
 
     def unseal(self, key_id: str, recipient: X25519PrivateKey, request_id: str) -> Steps[Unsealed]:
         base = self._base(request_id)
@@ -196,8 +244,64 @@ class Conversation:
             raise UntrustedError(Code.RECEIPT_INVALID, "result.ciphertext") from None
         return Unsealed(secret=secret, answer=answer)
 
+    def import_file(
+        self, kind: FileFormat, password: bytes, file: bytes, labels: Sequence[str], expected: str, request_id: str
+    ) -> Steps[Answer]:
+        base = self._base(request_id)
+        sealed = yield from self._seal_to_enclave(pack_file(password, file), base["request_id"])
+        body = ImportFile(
+            **base,
+            format=kind,
+            labels=list(labels),
+            expected=expected,
+            sealed=SealedFile(enc=sealed.enc, ciphertext=sealed.ciphertext),
+        )
+        return (yield from self._send(body))
+
+    def export(self, key_id: str, recipient: str, request_id: str) -> Steps[Answer]:
+        answer = yield from self._send(Export(**self._base(request_id), key_id=key_id, recipient=recipient))
+        if not isinstance(answer.result, ExportResult) or answer.result.recipient != recipient:
+            raise UntrustedError(Code.RECEIPT_INVALID, "result.recipient")
+        return answer
+
+    def made_before(self, request_id: str) -> Steps[str]:
+        """The id of the key that this request made, proven by its receipt, or "" when the host knows of none."""
+        try:
+            found = yield from self.get(f"/v1/requests/{self.tenant}/{request_id}")
+        except RefusedError as error:
+            if error.code is Code.NOT_FOUND:
+                return ""
+            raise
+        if found.get("state") != "done":
+            return ""
+        receipt = msgspec.json.encode(found.get("receipt"))
+        key = yield from self.receipt_key(receipt)
+        try:
+            said = verify_receipt(receipt, receipt_key=key).receipt
+        except AdytumError as error:
+            raise UntrustedError(Code.RECEIPT_INVALID, error.field) from error
+        key_id = derive_key_id(self.tenant, request_id)
+        if (said.tenant, said.request_id, said.decision, said.key_id) != (self.tenant, request_id, "allow", key_id):
+            raise UntrustedError(Code.RECEIPT_INVALID, "receipt.request")
+        return key_id
+
     def reseal(self, key_id: str, request_id: str) -> Steps[Answer]:
         return self._send(Reseal(**self._base(request_id), key_id=key_id))
+
+    def enable_key(self, key_id: str, request_id: str) -> Steps[Answer]:
+        return self._send(EnableKey(**self._base(request_id), key_id=key_id))
+
+    def disable_key(self, key_id: str, request_id: str) -> Steps[Answer]:
+        return self._send(DisableKey(**self._base(request_id), key_id=key_id))
+
+    def schedule_deletion(self, key_id: str, waiting_days: int, request_id: str) -> Steps[Answer]:
+        return self._send(ScheduleDeletion(**self._base(request_id), key_id=key_id, waiting_days=waiting_days))
+
+    def cancel_deletion(self, key_id: str, request_id: str) -> Steps[Answer]:
+        return self._send(CancelDeletion(**self._base(request_id), key_id=key_id))
+
+    def delete_key(self, key_id: str, request_id: str) -> Steps[Answer]:
+        return self._send(DeleteKey(**self._base(request_id), key_id=key_id))
 
     def open_session(self, ttl_ms: int, request_id: str) -> Steps[Answer]:
         base = self._base(request_id)
@@ -226,6 +330,13 @@ class Conversation:
         except (KeyError, TypeError, ValueError):
             raise UntrustedError(Code.MESSAGE_INVALID) from None
 
+    def get_usage(self) -> Steps[dict[str, Any]]:
+        return self.get(f"/v1/tenants/{self.tenant}/usage")
+
+    def reset_usage(self, envelope: bytes) -> Steps[dict[str, Any]]:
+        call = Call(method="POST", path=f"/v1/tenants/{self.tenant}/usage/reset", content=envelope)
+        return fetch(call, self.retries, dict[str, Any])
+
     def get(self, path: str) -> Steps[dict[str, Any]]:
         return fetch(Call(method="GET", path=path), self.retries, dict[str, Any])
 
@@ -238,9 +349,6 @@ class Conversation:
             "request_id": request_id or self.new_request_id(),
             "issued_at": self._now_ms(),
         }
-
-    def _sign(self, key_id: str, scheme: SigningScheme, content: Content, request_id: str) -> Steps[Answer]:
-        return self._send(Sign(**self._base(request_id), key_id=key_id, path="", scheme=scheme, content=content))
 
     def _seal_to_enclave(self, secret: bytes, request_id: str) -> Steps[Sealed]:
         """To the HPKE key of the enclave that serves now: its attestation is verified before a byte is sealed."""
@@ -265,9 +373,11 @@ class Conversation:
             came, failure = yield from self._ask_stamped(raw, body)
         if failure is not None:
             raise (yield from self._refusal(raw, body, came.status, failure))
+        if came.status == 202:
+            raise (yield from self._pending(raw, body, came))
         success = read(came.body, _Success)
         receipt = bytes(success.receipt)
-        key = yield from self._receipt_key(receipt)
+        key = yield from self.receipt_key(receipt)
         return check_answer(raw, body, bytes(success.result), receipt, receipt_key=key)
 
     def _ask_stamped(self, raw: bytes, body: Body) -> Steps[tuple[Came, Failure | None]]:
@@ -283,7 +393,26 @@ class Conversation:
             self.close_session()
         return Stamp(self._signer.scheme, self._signer.public_key, self._signer.sign(signed))
 
-    def _receipt_key(self, receipt: bytes) -> Steps[bytes]:
+    def _pending(self, raw: bytes, body: Body, came: Came) -> Steps[PendingError]:
+        """The request waits. Its receipt is the enclave's word for it, and left out where it does not verify."""
+        if self._session is not None:  # its stamp would not outlive the session: leave one of the key with the host
+            session, self._session = self._session, None
+            try:
+                again, failure = yield from self._ask_stamped(raw, body)
+            finally:
+                self._session = session
+            came = again if failure is None and again.status == 202 else came
+        waiting = read(came.body, PendingAnswer)
+        receipt = yield from self._refusal_receipt(raw, body, bytes(waiting.receipt), Code.APPROVALS_MISSING)
+        return PendingError(
+            body.request_id, body=raw, wanted=waiting.wanted, expires_at=waiting.expires_at, receipt=receipt
+        )
+
+    @property
+    def signer(self) -> Signer:
+        return self._signer
+
+    def receipt_key(self, receipt: bytes) -> Steps[bytes]:
         """The attested key of the chain that the receipt names; whether it signed is checked next."""
         try:
             chain = parse_receipt(parse_envelope(receipt).body.encode()).chain
@@ -293,15 +422,18 @@ class Conversation:
 
     def _refusal(self, raw: bytes, body: Body, status: int, failure: Failure) -> Steps[RefusedError]:
         """A refusal whose receipt does not verify is passed on without it: the host may refuse whatever it likes."""
-        receipt = bytes(failure.receipt)
-        verified = None
-        if receipt != b"null":
-            try:
-                key = yield from self._receipt_key(receipt)
-                verified = check_refusal(raw, body, receipt, code=failure.code, receipt_key=key)
-            except AdytumError:
-                verified = None
+        verified = yield from self._refusal_receipt(raw, body, bytes(failure.receipt), failure.code)
         return RefusedError(failure.code, failure.error.field, status=status, receipt=verified)
+
+
+    def _refusal_receipt(self, raw: bytes, body: Body, receipt: bytes, code: Code) -> Steps[VerifiedReceipt | None]:
+        if receipt == b"null":
+            return None
+        try:
+            key = yield from self.receipt_key(receipt)
+            return check_refusal(raw, body, receipt, code=code, receipt_key=key)
+        except AdytumError:
+            return None
 
 
 class _Page(msgspec.Struct):

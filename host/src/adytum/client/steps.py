@@ -89,7 +89,7 @@ def ask(call: Call, retries: Retries, request_id: str = "") -> Steps[tuple[Came,
     failures = 0
     while True:
         came = yield call
-        if came.status == 200:
+        if came.status in (200, 202):  # 202: it waits for approvals
             return came, None
         failure = _failure(came)
         if not failure.code.retryable:

@@ -13,10 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adytum.client.asynchronous import TIMEOUT_S, clock_ms, jitter
 from adytum.client.checks import Answer
-from adytum.client.conversation import Conversation, PolicyInForce, Unsealed, receipts_page
+from adytum.client.conversation import Conversation, Network, PolicyInForce, Unsealed, receipts_page
+from adytum.client.facades import Approvals, Requests, steps_of
+from adytum.client.imports import FileFormat
 from adytum.client.signers import Signer
 from adytum.client.steps import Call, Came, Pause, Retries, Steps
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
+from adytum_wire.requests import Content
 from adytum_wire.types import Algorithm, SigningScheme
 
 T = TypeVar("T")
@@ -56,6 +59,9 @@ class Adytum:
             random_bytes=random_bytes,
             retries=retries or Retries(jitter=jitter),
         )
+        requests, approvals, mine = steps_of(self._talk, now_ms)
+        self.requests = Requests(self._run, requests)
+        self.approvals = Approvals(self._run, approvals, mine)
 
     def __enter__(self) -> Adytum:
         return self
@@ -89,9 +95,46 @@ class Adytum:
         """Bring a key (32 bytes) in: sealed to the attested enclave before it leaves this process."""
         return self._run(self._talk.import_key(algorithm, secret, public_key, labels, request_id))
 
-    def sign_ethereum(self, key_id: str, unsigned: bytes, *, request_id: str = "") -> Answer:
-        """Sign 0x02||rlp(9 fields), or rlp(9 fields) (EIP-155). `result`: SignResult, with `raw_transaction`."""
-        return self._run(self._talk.sign_ethereum(key_id, unsigned, request_id))
+    def generate_seed(self, *, labels: Sequence[str] = (), request_id: str = "") -> Answer:
+        """A new seed inside the enclave, to derive keys from. `result`: GenerateSeedResult."""
+        return self._run(self._talk.generate_seed(labels, request_id))
+
+    def derive(self, key_id: str, path: str, algorithm: Algorithm, *, request_id: str = "") -> Answer:
+        """The public key at a path of a seed, and its addresses. `result`: DeriveKeyResult."""
+        return self._run(self._talk.derive(key_id, path, algorithm, request_id))
+
+    def sign(
+        self,
+        key_id: str,
+        scheme: SigningScheme,
+        content: Content,
+        *,
+        path: str = "",
+        public_key: bytes = b"",
+        request_id: str = "",
+    ) -> Answer:
+        """Sign any content of `adytum_wire.requests`. `path`: for a seed. `public_key`: who must have signed, as an
+        earlier `derive` said; UntrustedError otherwise. `result`: SignResult."""
+        return self._run(self._talk.sign(key_id, scheme, content, request_id, path, public_key))
+
+    def sign_ethereum(self, key_id: str, unsigned: bytes, *, path: str = "", request_id: str = "") -> Answer:
+        """Sign type||rlp(fields), or rlp(9 fields) (EIP-155). `result`: SignResult, with `raw_transaction`."""
+        return self._run(self._talk.sign_ethereum(key_id, unsigned, request_id, path))
+
+    def sign_psbt(
+        self,
+        key_id: str,
+        psbt: bytes,
+        *,
+        taproot: bool = False,
+        network: Network = "mainnet",
+        path: str = "",
+        request_id: str = "",
+    ) -> Answer:
+        """Sign a PSBT's P2WPKH and P2SH-P2WPKH inputs, or with `taproot` its P2TR inputs. `path`: of a seed's account;
+        the PSBT says what is at which path below it. `result`: SignResult, with `psbt`, and `raw_transaction` when
+        nothing is missing."""
+        return self._run(self._talk.sign_psbt(key_id, psbt, network, request_id, path, taproot=taproot))
 
     def sign_raw(
         self,
@@ -100,18 +143,49 @@ class Adytum:
         *,
         digest: bytes | None = None,
         message: bytes | None = None,
+        path: str = "",
         request_id: str = "",
     ) -> Answer:
         """Sign what the enclave cannot understand: a right of its own (`sign-raw`). Give one of digest and message."""
-        return self._run(self._talk.sign_raw(key_id, scheme, digest, message, request_id))
+        return self._run(self._talk.sign_raw(key_id, scheme, digest, message, request_id, path))
 
     def seal(self, secret: bytes, *, labels: Sequence[str] = (), request_id: str = "") -> Answer:
         """Store a secret of 1 to 16,384 bytes."""
         return self._run(self._talk.seal(secret, labels, request_id))
 
+    def seal_anchor(
+        self, access_key_id: str, secret_access_key: bytes, *, labels: Sequence[str] = (), request_id: str = ""
+    ) -> Answer:
+        """Seal the credentials of the anchor's table to the enclave: from then on nobody else has them, once every
+        other copy is destroyed. The newest are in force within seconds; spec/usage.md, U-14."""
+        return self._run(self._talk.seal_anchor(access_key_id, secret_access_key, labels, request_id))
+
     def unseal(self, key_id: str, recipient: X25519PrivateKey, *, request_id: str = "") -> Unsealed:
         """Get a stored secret, encrypted to `recipient` inside the enclave and opened here."""
         return self._run(self._talk.unseal(key_id, recipient, request_id))
+
+    def import_file(
+        self,
+        kind: FileFormat,
+        file: bytes,
+        *,
+        password: bytes = b"",
+        labels: Sequence[str] = (),
+        expected: str = "",
+        request_id: str = "",
+    ) -> Answer:
+        """Bring in what others wrote (`adytum.client.imports`): file and password leave this process sealed to the
+        attested enclave. `expected`: the address or public key that it must be, where there is one."""
+        return self._run(self._talk.import_file(kind, password, file, labels, expected, request_id))
+
+    def export(self, key_id: str, recipient: str, *, request_id: str = "") -> Answer:
+        """Key material, sealed by the enclave to a recipient that the policy names. `result`: ExportResult; its owner
+        opens it with `adytum.client.imports.open_export`."""
+        return self._run(self._talk.export(key_id, recipient, request_id))
+
+    def made_before(self, request_id: str) -> str:
+        """The id of the key that this request made, as its receipt proves, or ""."""
+        return self._run(self._talk.made_before(request_id))
 
     def reseal(self, key_id: str, *, request_id: str = "") -> Answer:
         """Encrypt the record again under a fresh data key; the older version is refused from then on."""
@@ -127,6 +201,26 @@ class Adytum:
         """Forget the session here; the enclave forgets it in its time."""
         self._talk.close_session()
 
+    def enable_key(self, key_id: str, *, request_id: str = "") -> Answer:
+        """Make a disabled key active again."""
+        return self._run(self._talk.enable_key(key_id, request_id))
+
+    def disable_key(self, key_id: str, *, request_id: str = "") -> Answer:
+        """The enclave uses the key for nothing until it is enabled again."""
+        return self._run(self._talk.disable_key(key_id, request_id))
+
+    def schedule_deletion(self, key_id: str, waiting_days: int, *, request_id: str = "") -> Answer:
+        """From now the key is used for nothing; after 7 to 30 days it can be deleted for good."""
+        return self._run(self._talk.schedule_deletion(key_id, waiting_days, request_id))
+
+    def cancel_deletion(self, key_id: str, *, request_id: str = "") -> Answer:
+        """Before it was deleted: the key is disabled then."""
+        return self._run(self._talk.cancel_deletion(key_id, request_id))
+
+    def delete_key(self, key_id: str, *, request_id: str = "") -> Answer:
+        """After the waiting period: the enclave confirms it and the sealed record is destroyed."""
+        return self._run(self._talk.delete_key(key_id, request_id))
+
     def repeat(self, body: bytes) -> Answer:
         """Send a signed body again as it was (`UnreachableError.body`, or kept by you): the same answer comes back, or
         the request is carried out now if it never was. Only within the enclave's request window."""
@@ -139,6 +233,14 @@ class Adytum:
     def get_policy(self) -> PolicyInForce:
         """The newest policy that the host has: verify its signatures before you believe it."""
         return self._run(self._talk.get_policy())
+
+    def get_usage(self) -> dict[str, Any]:
+        """What of the tenant's limits is used and held. Unproven: the host's word; receipts prove each charge."""
+        return self._run(self._talk.get_usage())
+
+    def reset_usage(self, envelope: bytes) -> dict[str, Any]:
+        """Open limits that a start has closed, with what the admin quorum signed (`adytum.client.usage`)."""
+        return self._run(self._talk.reset_usage(envelope))
 
     def get(self, path: str) -> dict[str, Any]:
         """A read of the HTTP API as it is. Unproven: the host's word."""

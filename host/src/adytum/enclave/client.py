@@ -23,11 +23,14 @@ import msgspec
 from adytum.enclave.connection import EnclaveConnection
 from adytum.enclave.endpoint import Endpoint
 from adytum_wire import limits
+from adytum_wire.approvals import Approval
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import (
     PROTOCOL_VERSION,
     Attest,
     AttestReply,
+    Checkpoint,
+    CheckpointReply,
     Configure,
     ConfigureReply,
     Credentials,
@@ -36,14 +39,19 @@ from adytum_wire.messages import (
     ExecuteReply,
     GetReceipts,
     GetReceiptsReply,
+    GetUsage,
+    GetUsageReply,
     Health,
     HealthReply,
     Hello,
     HelloReply,
+    PutAnchorCredentials,
     PutPolicy,
     PutPolicyReply,
+    PutUsage,
     Refusal,
     Reply,
+    ResetUsage,
     SetCredentials,
     error_of,
 )
@@ -179,6 +187,22 @@ class EnclaveClient:
     async def put_policy(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> PutPolicyReply:
         return await self._ask(PutPolicy(tenant, envelope), PutPolicyReply, timeout_s)
 
+    async def put_usage(self, tenant: str, snapshot: bytes, *, timeout_s: float | None = None) -> None:
+        """Present the newest sealed usage that was kept for the tenant."""
+        await self._ask(PutUsage(tenant, snapshot), Done, timeout_s)
+
+    async def put_anchor_credentials(self, tenant: str, record: Record, *, timeout_s: float | None = None) -> None:
+        """Present the tenant's newest record of kind `anchor-credentials`."""
+        await self._ask(PutAnchorCredentials(tenant, record), Done, timeout_s)
+
+    async def reset_usage(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> None:
+        """`envelope`: DSSE envelope of a `UsageReset`, signed by the tenant's admins."""
+        await self._ask(ResetUsage(tenant, envelope), Done, timeout_s)
+
+    async def get_usage(self, tenant: str, *, timeout_s: float | None = None) -> GetUsageReply:
+        """What of the tenant's limits is used and held."""
+        return await self._ask(GetUsage(tenant), GetUsageReply, timeout_s)
+
     async def attest(self, nonce: bytes, *, timeout_s: float | None = None) -> AttestReply:
         return await self._ask(Attest(nonce), AttestReply, timeout_s)
 
@@ -189,13 +213,23 @@ class EnclaveClient:
         """Receipts of the running boot from number `first` on, as many as one reply carries."""
         return (await self._ask(GetReceipts(first), GetReceiptsReply, timeout_s)).receipts
 
+    async def checkpoint(self, *, timeout_s: float | None = None) -> bytes:
+        """The head of the running boot's chain, signed now: envelope bytes (`adytum_verify.verify_checkpoint`)."""
+        return (await self._ask(Checkpoint(), CheckpointReply, timeout_s)).envelope
+
     async def execute(
-        self, body: bytes, stamp: AnyStamp, record: Record | None = None, *, timeout_s: float | None = None
+        self,
+        body: bytes,
+        stamp: AnyStamp,
+        record: Record | None = None,
+        approvals: tuple[Approval, ...] = (),
+        *,
+        timeout_s: float | None = None,
     ) -> ExecuteReply | Refusal:
         """Carry out what a client stamped. A refusal is returned, not raised: its receipt must reach the audit.
         `adytum_wire.messages.error_of` makes an error of it."""
         self._turn = (self._turn + 1) % len(self._data)
-        reply = await self._data[self._turn].call(Execute(body, stamp, record), timeout_s or self._timeout_s)
+        reply = await self._data[self._turn].call(Execute(body, stamp, record, approvals), timeout_s or self._timeout_s)
         if not isinstance(reply, ExecuteReply | Refusal):
             raise AdytumError(Code.MESSAGE_INVALID)
         return reply

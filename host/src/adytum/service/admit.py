@@ -26,7 +26,7 @@ _decoder: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """A request that is worth looking up. Nobody has verified the stamp yet. `key_id` is "" when none is named.
-    `stamp_key`: the public key that stamped it; of a session's stamp the opener's, b"" until `Story` has looked it up."""
+    `stamp_key`: the public key that stamped it; of a session's stamp the opener's, b"" until `Story` looked it up."""
 
     raw: bytes
     body: Body

@@ -30,7 +30,7 @@ STAMPED: Final[dict[str, frozenset[str]]] = {
     "/v1/keys": frozenset({"generate_key", "generate_seed", "import_key", "import_file"}),
     "/v1/derive": frozenset({"derive_key"}),
     "/v1/sign": frozenset({"sign"}),
-    "/v1/secrets": frozenset({"seal"}),
+    "/v1/secrets": frozenset({"seal", "seal_anchor"}),
     "/v1/unseal": frozenset({"unseal"}),
     "/v1/reseal": frozenset({"reseal"}),
     "/v1/export": frozenset({"export"}),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from adytum.rotation.progress import Progress
+from adytum.storage.schema import JOB_STATES
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -56,6 +59,14 @@ class Metrics:
             "adytum_requests_moved", "Requests that another enclave was asked for, the first being lost.",
             registry=self.registry,
         )  # fmt: skip
+        self._rotation_jobs = Gauge("adytum_rotation_jobs", "Rotations by state.", ["state"], registry=self.registry)
+        self._rotation_records = Gauge(
+            "adytum_rotation_records", "Records of the rotations that have not ended, by how they ended; `left`: not"
+            " yet.", ["outcome"], registry=self.registry,
+        )  # fmt: skip
+        self._rotation_rate = Gauge(
+            "adytum_rotation_rate", "Records a second that ended of late, of all rotations.", registry=self.registry
+        )
         self._canary_ok = Gauge(
             "adytum_canary_ok", "1 while KMS was last seen to refuse whom it must refuse.", registry=self.registry
         )
@@ -77,6 +88,15 @@ class Metrics:
 
     def moved(self) -> None:
         self._moved.inc()
+
+    def rotations(self, found: Sequence[Progress]) -> None:
+        """How the rotations are now."""
+        for state in JOB_STATES:
+            self._rotation_jobs.labels(state).set(sum(one.state == state for one in found))
+        active = [one for one in found if one.is_active]
+        for outcome in ("resealed", "skipped", "failed", "left"):
+            self._rotation_records.labels(outcome).set(sum(getattr(one, outcome) for one in active))
+        self._rotation_rate.set(sum(one.rate for one in active))
 
     def canary(self, ok: bool, *, now_ms: int) -> None:
         self._canary_ok.set(1 if ok else 0)

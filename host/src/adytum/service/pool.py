@@ -28,6 +28,8 @@ from adytum.service.gate import RETRY_S, Gate, Proof
 from adytum.service.metrics import Metrics
 from adytum.service.ports import Enclave
 from adytum.service.supervisor import Supervisor
+from adytum.storage.rows import Outcome
+from adytum_wire.approvals import Approval
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import AttestReply, ExecuteReply, PutPolicyReply, Refusal
 from adytum_wire.record import Record
@@ -36,7 +38,8 @@ from adytum_wire.results import OpenSessionResult, parse_result
 
 # Carried out twice, these have no effect that anybody could see: the first stored answer is the answer.
 REPEATABLE: Final = frozenset({"sign", "derive_key", "unseal", "rotation_statement"})
-TO_THE_LEAD: Final = frozenset({"import_key", "import_file", "seal", "open_session"})  # they carry what was sealed to the lead's key
+# they carry what was sealed to the lead's key
+TO_THE_LEAD: Final = frozenset({"import_key", "import_file", "seal", "open_session"})
 UNCERTAIN_S: Final = 30.0
 _MAX_UNCERTAIN: Final = 10_000
 _MAX_SESSIONS: Final = 10_000
@@ -235,7 +238,13 @@ class Route:
         self._proven = ""  # the boot that was proven when the answering enclave was asked
 
     async def execute(
-        self, body: bytes, stamp: AnyStamp, record: Record | None = None, *, timeout_s: float | None = None
+        self,
+        body: bytes,
+        stamp: AnyStamp,
+        record: Record | None = None,
+        approvals: tuple[Approval, ...] = (),
+        *,
+        timeout_s: float | None = None,
     ) -> ExecuteReply | Refusal:
         """As an enclave's. Errors: ATTESTATION_FAILED when none serves; else those of the last one that was asked."""
         loop = asyncio.get_running_loop()
@@ -249,7 +258,7 @@ class Route:
                 self._pool.moved()
             asked.append(member)
             self._proven = member.boot_id
-            outcome = await self._ask(member, body, stamp, record, left)
+            outcome = await self._ask(member, body, stamp, record, approvals, left)
             if isinstance(outcome, ExecuteReply) or not _may_move(outcome):
                 self._answered = member
                 self._note_session(outcome)
@@ -262,12 +271,18 @@ class Route:
         return _raised(failure)
 
     async def _ask(
-        self, member: Member, body: bytes, stamp: AnyStamp, record: Record | None, timeout_s: float | None
+        self,
+        member: Member,
+        body: bytes,
+        stamp: AnyStamp,
+        record: Record | None,
+        approvals: tuple[Approval, ...],
+        timeout_s: float | None,
     ) -> ExecuteReply | Refusal | AdytumError:
         boot_id = member.boot_id
         member.in_flight += 1
         try:
-            return await member.enclave.execute(body, stamp, record, timeout_s=timeout_s)
+            return await member.enclave.execute(body, stamp, record, approvals, timeout_s=timeout_s)
         except AdytumError as error:
             lost = error.code is Code.PEER_UNAVAILABLE and error.field != NOT_SENT
             if not self._repeatable and (lost or error.code is Code.DEADLINE_EXCEEDED):
@@ -285,6 +300,15 @@ class Route:
     def _nothing_done(self, outcome: AdytumError | Refusal) -> bool:
         """True when another enclave may be asked without a second effect."""
         return self._repeatable or isinstance(outcome, Refusal) or outcome.field == NOT_SENT
+
+    def require_boot(self, outcome: Outcome) -> None:
+        """Before a charged answer is written: the boot that gave it must not be over. The next one was given what its
+        predecessor had used, without this. Errors: PEER_UNAVAILABLE; nobody hears of the answer, a repeat is carried
+        out anew."""
+        if outcome.usage is None or self._answered is None:
+            return
+        if self._answered.supervisor.met not in ("", outcome.usage.chain):
+            raise AdytumError(Code.PEER_UNAVAILABLE, retry_after_ms=int(RETRY_S * 1000))
 
     async def confirm(self, chain: str) -> None:
         """The receipt must be of the boot that was proven when the enclave was asked (it may have died since), or of

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from adytum_wire.approvals import Approval
 from adytum_wire.messages import (
     AttestReply,
     ConfigureReply,
     Credentials,
     ExecuteReply,
+    GetUsageReply,
     HealthReply,
     HelloReply,
     PutPolicyReply,
@@ -27,7 +29,13 @@ class Executor(Protocol):
     """What carries out a request: one enclave, or the pool's way to the right one."""
 
     async def execute(
-        self, body: bytes, stamp: AnyStamp, record: Record | None = None, *, timeout_s: float | None = None
+        self,
+        body: bytes,
+        stamp: AnyStamp,
+        record: Record | None = None,
+        approvals: tuple[Approval, ...] = (),
+        *,
+        timeout_s: float | None = None,
     ) -> ExecuteReply | Refusal: ...
 
 
@@ -40,9 +48,14 @@ class Enclave(Executor, Protocol):
     ) -> ConfigureReply: ...
     async def set_credentials(self, credentials: Credentials, *, timeout_s: float | None = None) -> None: ...
     async def put_policy(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> PutPolicyReply: ...
+    async def put_usage(self, tenant: str, snapshot: bytes, *, timeout_s: float | None = None) -> None: ...
+    async def put_anchor_credentials(self, tenant: str, record: Record, *, timeout_s: float | None = None) -> None: ...
+    async def reset_usage(self, tenant: str, envelope: bytes, *, timeout_s: float | None = None) -> None: ...
+    async def get_usage(self, tenant: str, *, timeout_s: float | None = None) -> GetUsageReply: ...
     async def attest(self, nonce: bytes, *, timeout_s: float | None = None) -> AttestReply: ...
     async def health(self, *, timeout_s: float | None = None) -> HealthReply: ...
     async def get_receipts(self, first: int, *, timeout_s: float | None = None) -> list[bytes]: ...
+    async def checkpoint(self, *, timeout_s: float | None = None) -> bytes: ...
     def close(self) -> None: ...
 
 

@@ -6,8 +6,9 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -16,21 +17,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from adytum.audit.store import list_checkpoints
 from adytum.releases import store
+from adytum.rotation import progress
+from adytum.rotation.errors import RotationError
 from adytum.service import answer
 from adytum.service.answer import Answer
 from adytum.service.http import read_body
 from adytum.service.metrics import Metrics
 from adytum.service.pool import Pool
+from adytum.service.requests import routes as requests
+from adytum.service.requests.desk import Desk
 from adytum.storage import reads
 from adytum.storage.database import Database
-from adytum_wire import limits
+from adytum.storage.schema import KEY_STATES
+from adytum_policy.content import to_checksum
+from adytum_wire import dsse, limits
+from adytum_wire.approvals import parse_usage_reset
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.pae import USAGE_RESET
 
 MAX_POLICY_ENVELOPE = 2 * limits.MAX_POLICY
+P = TypeVar("P")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NAMED = re.compile(r"[0-9a-zA-Z-]{1,130}")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY_ID = re.compile(r"key-[0-9a-f]{32}")
+_JOB_ID = re.compile(r"rot-[0-9a-f]{16}")
 _CHAIN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -42,6 +56,9 @@ class Parts:
     database: Database
     metrics: Metrics
     timeout_s: float
+    desk: Desk
+    copies: Callable[[], list[dict[str, str]]] = list  # the audit's second copies, and what is wrong with each
+    lacks: Callable[[], list[dict[str, Any]]] = list  # what the database lacks (adytum.backup.findings)
 
 
 def cold_routes(parts: Parts) -> Starlette:
@@ -52,19 +69,25 @@ def cold_routes(parts: Parts) -> Starlette:
         ("GET", "/v1/attestation", _attestation),
         ("PUT", "/v1/tenants/{tenant}/policy", _put_policy),
         ("GET", "/v1/tenants/{tenant}/policy", _get_policy),
+        ("GET", "/v1/tenants/{tenant}/usage", _get_usage),
+        ("POST", "/v1/tenants/{tenant}/usage/reset", _reset_usage),
         ("GET", "/v1/chains", _list_chains),
         ("GET", "/v1/chains/{chain}", _get_chain),
         ("GET", "/v1/receipts", _list_receipts),
-        ("GET", "/v1/requests/{tenant}/{request_id}", _get_request),
+        ("GET", "/v1/checkpoints", _list_checkpoints),
         ("GET", "/v1/releases", _releases),
+        ("GET", "/v1/jobs", _list_jobs),
+        ("GET", "/v1/jobs/{job_id}", _get_job),
         ("GET", "/v1/health", _health),
         ("GET", "/metrics", _metrics),
     ]
     routes = [Route(path, _endpoint(parts, handle), methods=[method]) for method, path, handle in table]
+    for method, path, answer_for in requests.TABLE:
+        routes.append(Route(path, _endpoint(parts.desk, answer_for), methods=[method]))
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
 
 
-def _endpoint(parts: Parts, handle: Callable[[Parts, Request], Awaitable[Answer]]) -> Callable[[Request], Any]:
+def _endpoint(parts: P, handle: Callable[[P, Request], Awaitable[Answer]]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         try:
             given = await handle(parts, request)
@@ -103,7 +126,7 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-# --- keys and requests
+# --- keys
 
 
 async def _list_keys(parts: Parts, request: Request) -> Answer:
@@ -112,31 +135,28 @@ async def _list_keys(parts: Parts, request: Request) -> Answer:
     if after:
         _checked(after, _KEY_ID, "?after")
     limit = max(1, _number(request, "limit", 100, reads.MAX_PAGE))
-    keys = await reads.list_keys(parts.database, tenant, after=after, limit=limit)
+    keys = await reads.list_keys(parts.database, tenant, after=after, limit=limit, only=_key_filter(request))
     return answer.json_answer({"keys": keys, "next_after": keys[-1].key_id if len(keys) == limit else None})
+
+
+def _key_filter(request: Request) -> reads.KeyFilter:
+    asked = request.query_params
+    wanted = {name: asked.get(name, "") for name in ("status", "label", "kind", "algorithm", "named")}
+    if wanted["status"] and wanted["status"] not in KEY_STATES:
+        raise AdytumError(Code.REQUEST_INVALID, "?status")
+    for name in ("label", "kind", "algorithm"):
+        if wanted[name]:
+            _checked(wanted[name], _LABEL, f"?{name}")
+    if wanted["named"]:
+        _checked(wanted["named"], _NAMED, "?named")
+        if _ADDRESS.fullmatch(wanted["named"]):
+            wanted["named"] = to_checksum(bytes.fromhex(wanted["named"][2:]))
+    return reads.KeyFilter(**wanted, due=asked.get("due") == "true")
 
 
 async def _get_key(parts: Parts, request: Request) -> Answer:
     key_id = _checked(request.path_params["key_id"], _KEY_ID, "key_id")
     return answer.json_answer(await reads.get_key(parts.database, key_id))
-
-
-async def _get_request(parts: Parts, request: Request) -> Answer:
-    """Without the result: that is for who holds the stamp's key, and asks again with the same body."""
-    tenant = _checked(request.path_params["tenant"], _TENANT, "tenant")
-    request_id = _checked(request.path_params["request_id"], _REQUEST_ID, "request_id")
-    row = await reads.get_request(parts.database, tenant, request_id)
-    return answer.json_answer(
-        {
-            "tenant": row.tenant,
-            "request_id": row.request_id,
-            "operation": row.operation,
-            "state": row.state,
-            "code": row.code,
-            "body_hash": row.body_hash.hex(),
-            "receipt": msgspec.Raw(row.receipt),
-        }
-    )
 
 
 # --- attestation, receipts
@@ -185,6 +205,20 @@ async def _list_receipts(parts: Parts, request: Request) -> Answer:
     )
 
 
+async def _list_checkpoints(parts: Parts, request: Request) -> Answer:
+    chain = _checked(request.query_params.get("chain", ""), _CHAIN, "?chain")
+    limit = max(1, _number(request, "limit", 100, reads.MAX_PAGE))
+    after = _number(request, "after", 0, 2**53)
+    rows = await list_checkpoints(parts.database, chain, after=after, limit=limit)
+    return answer.json_answer(
+        {
+            "chain": chain,
+            "checkpoints": [msgspec.Raw(envelope) for _, envelope in rows],
+            "next_after": rows[-1][0] if len(rows) == limit else None,
+        }
+    )
+
+
 # --- policies
 
 
@@ -204,6 +238,30 @@ async def _get_policy(parts: Parts, request: Request) -> Answer:
     return answer.json_answer(
         {"tenant": tenant, "version": version, "digest": digest.hex(), "envelope": _base64(envelope)}
     )
+
+
+# --- limits
+
+
+async def _get_usage(parts: Parts, request: Request) -> Answer:
+    """What of the tenant's limits is used, as the enclave that leads counts it."""
+    tenant = _checked(request.path_params["tenant"], _TENANT, "tenant")
+    parts.pool.require()
+    reply = await parts.pool.lead().enclave.get_usage(tenant, timeout_s=parts.timeout_s)
+    return answer.json_answer({"tenant": tenant, **msgspec.structs.asdict(reply)})
+
+
+async def _reset_usage(parts: Parts, request: Request) -> Answer:
+    """Hand an admin quorum's reset to the enclave whose boot it names; the enclave decides."""
+    tenant = _checked(request.path_params["tenant"], _TENANT, "tenant")
+    envelope = await read_body(request.scope, request.receive, MAX_POLICY_ENVELOPE)
+    parts.pool.require()
+    payload, _ = dsse.parse(envelope, USAGE_RESET, limit=MAX_POLICY_ENVELOPE, code=Code.USAGE_INVALID)
+    reset = parse_usage_reset(payload)
+    named = [member for member in parts.pool.members if member.boot_id == reset.boot_id]
+    member = named[0] if named else parts.pool.lead()
+    await member.enclave.reset_usage(tenant, envelope, timeout_s=parts.timeout_s)
+    return answer.json_answer({"tenant": tenant, "boot_id": reset.boot_id, "limits": reset.limits})
 
 
 # --- how it is
@@ -234,6 +292,8 @@ async def _health(parts: Parts, _request: Request) -> Answer:
             "enclave": None if health is None else health,
             "problem": first.supervisor.problem,
             "enclaves": members,
+            "second_copies": parts.copies(),
+            "database_lacks": parts.lacks(),
         },
         200 if ready else 503,
     )
@@ -245,7 +305,25 @@ async def _releases(parts: Parts, _request: Request) -> Answer:
     return answer.json_answer(store.summary(releases, reports))
 
 
+async def _list_jobs(parts: Parts, request: Request) -> Answer:
+    """Rotations. Reading only: who may start or stop one is who may use the database (`adytum rotate`)."""
+    tenant = request.query_params.get("tenant", "")
+    if tenant:
+        _checked(tenant, _TENANT, "?tenant")
+    return answer.json_answer({"jobs": await progress.read_all(parts.database, tenant)})
+
+
+async def _get_job(parts: Parts, request: Request) -> Answer:
+    job_id = _checked(request.path_params["job_id"], _JOB_ID, "job_id")
+    try:
+        return answer.json_answer(await progress.read(parts.database, job_id))
+    except RotationError:
+        raise AdytumError(Code.NOT_FOUND) from None
+
+
 async def _metrics(parts: Parts, _request: Request) -> Answer:
+    with suppress(AdytumError):  # without a database the rest is still worth reading
+        parts.metrics.rotations(await progress.read_all(parts.database))
     return _Text(200, parts.metrics.render())
 
 

@@ -2,6 +2,9 @@
 
     admit -> gate -> recall and load -> carry (enclave) -> audit (durable) -> confirm (whose receipt?) -> answer
 
+A request that the enclave wants approvals for is stored as it came, and is the desk's from then on
+(`adytum.service.requests`).
+
 The gate is the pool's: some enclave must be proven. Which one carries the request, and which one's proof confirms the
 receipt, is the route's business (`adytum.service.pool`).
 
@@ -14,19 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 
 from adytum.service import answer
 from adytum.service.admit import Admitted, admit
 from adytum.service.answer import Answer
-from adytum.service.carry import Carried, carry
+from adytum.service.carry import DAY_MS, Carried, carry
 from adytum.service.metrics import Metrics
 from adytum.service.pool import Pool, Route
 from adytum.service.recall import recall
+from adytum.service.requests.desk import Desk
 from adytum.storage.batcher import AuditBatcher
 from adytum.storage.lookup import Lookup, Question
-from adytum.storage.rows import RequestRow
+from adytum.storage.rows import PENDING, RequestRow
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Record
@@ -36,7 +41,9 @@ log = logging.getLogger("adytum.request")
 
 
 class Story:
-    """`deadline_s`: what a client waits at most. `max_in_flight`: beyond it RESOURCE_EXHAUSTED, at once."""
+    """`deadline_s`: what a client waits at most. `max_in_flight`: beyond it RESOURCE_EXHAUSTED, at once.
+    `guard`: raises while nothing may be taken (a required second copy of the audit cannot be written).
+    `pending_ms`: how old a request may become that waits for approvals, which it does at the `desk`."""
 
     def __init__(
         self,
@@ -47,7 +54,11 @@ class Story:
         metrics: Metrics,
         deadline_s: float,
         max_in_flight: int,
+        desk: Desk,
+        pending_ms: int = DAY_MS,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
+        self._guard = guard
         self._pool = pool
         self._lookup = lookup
         self._batcher = batcher
@@ -56,6 +67,8 @@ class Story:
         # The enclave gets longer than the client: an answer that comes late is still written down.
         self._enclave_timeout_s = min(2 * deadline_s, limits.MAX_DEADLINE_MS / 1000)
         self._max_in_flight = max_in_flight
+        self._desk = desk
+        self._pending_ms = pending_ms
         self._tasks: set[asyncio.Task[Answer]] = set()
 
     async def run(self, raw: bytes, stamp_header: str, operations: frozenset[str]) -> Answer:
@@ -70,6 +83,7 @@ class Story:
             if len(self._tasks) >= self._max_in_flight:
                 raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=limits.RETRY_AFTER_MS)
             self._pool.require()
+            self._guard()
             task = asyncio.create_task(self._decide(admitted))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -102,7 +116,7 @@ class Story:
             found = await self._lookup.find(Question(body.tenant, body.request_id, admitted.key_id))
         stored = recall(admitted, found.request)
         if stored is not None:
-            return _of(stored)
+            return await self._desk.repeat(admitted) if stored.state == PENDING else _of(stored)
         route = self._pool.route(admitted)
         carried = await self._carry(route, admitted, found.record)
         if carried.error is not None and carried.error.code is Code.RECORD_ROLLBACK:
@@ -111,7 +125,9 @@ class Story:
 
     async def _carry(self, route: Route, admitted: Admitted, record: Record | None) -> Carried:
         with self._metrics.stage("enclave"):
-            return await carry(route, admitted, record, timeout_s=self._enclave_timeout_s)
+            return await carry(
+                route, admitted, record, timeout_s=self._enclave_timeout_s, pending_ms=self._pending_ms
+            )
 
     async def _carry_newer(self, route: Route, admitted: Admitted, sent: Record | None, refused: Carried) -> Carried:
         """The record was read just before a reseal became visible. Look once more; if it is the same, that is that."""
@@ -126,11 +142,12 @@ class Story:
         request_id = admitted.body.request_id
         row: RequestRow | None = None
         if carried.outcome is not None:
+            route.require_boot(carried.outcome)
             with self._metrics.stage("audit"):
                 row = await self._batcher.commit(carried.outcome)
             await route.confirm(carried.outcome.receipt.chain)
         if row is not None:
-            return _of(row)
+            return await self._desk.waits(row) if row.state == PENDING else _of(row)
         if carried.error is not None:
             return answer.failure(carried.error, carried.receipt)
         return answer.success(request_id, carried.result, carried.receipt)

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
+from adytum.audit.checkpointer import Checkpointer
 from adytum.service.gate import Gate
 from adytum.service.metrics import EnclaveMetrics
 from adytum.service.ports import AWAITING_MANIFEST, READY, CredentialsProvider, Enclave
 from adytum.service.trail import Trail
+from adytum.storage.anchor import newest_credentials
 from adytum.storage.database import Database
 from adytum.storage.reads import newest_policies
+from adytum.storage.usage import newest_snapshots
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.manifest import DynamoDbAnchor, parse_manifest
 from adytum_wire.messages import Credentials, HealthReply
 
 log = logging.getLogger("adytum.supervisor")
@@ -24,6 +29,7 @@ log = logging.getLogger("adytum.supervisor")
 POLL_S = 1.0
 CREDENTIALS_S = 60.0
 POLICIES_S = 5.0
+ACCESS_S = 10.0  # between looks for new credentials of the anchor's table
 
 
 class Supervisor:
@@ -41,8 +47,13 @@ class Supervisor:
         poll_s: float = POLL_S,
         timeout_s: float = 5,
         trail: Trail | None = None,
+        checkpointer: Checkpointer | None = None,
+        settle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`settle`: waits until all that was answered so far is durable, or will never be told to anybody."""
+        self._settle = settle
         self._trail = trail
+        self._checkpointer = checkpointer
         self.health: HealthReply | None = None
         self._enclave = enclave
         self._gate = gate
@@ -56,8 +67,17 @@ class Supervisor:
         self._pushed: Credentials | None = None
         self._refused: set[tuple[str, int]] = set()  # (tenant, version) that this boot will not take
         self._next_credentials = self._next_policies = 0.0
+        self._usage_is_due = False
+        self._node_id = _node_with_sealed_access(manifest)
+        self._next_access = 0.0
+        self._presented: dict[str, bytes] = {}  # by tenant: the header of the record that this boot was offered
         self._problem = ""
         self._prepared = ""
+
+    @property
+    def met(self) -> str:
+        """The boot that answered last; an earlier one is over. "" when none has answered yet."""
+        return self._boot_id
 
     @property
     def prepared(self) -> str:
@@ -111,6 +131,14 @@ class Supervisor:
         if now >= self._next_credentials:
             await self._refresh_credentials()
             self._next_credentials = now + CREDENTIALS_S
+        if self._usage_is_due:
+            await self._present_usage()
+            self._usage_is_due = False
+        if self._node_id and now >= self._next_access:
+            if await self._present_access(self._node_id):
+                health = await self._enclave.health(timeout_s=self._timeout_s)  # policies may have to be put again
+                self._next_policies = 0.0
+            self._next_access = now + ACCESS_S
         if now >= self._next_policies:
             await self._push_policies(health)
             self._next_policies = now + POLICIES_S
@@ -122,6 +150,8 @@ class Supervisor:
         self._problem = ""
         if self._trail is not None:
             await self._trail.mend(health.boot_id, health.receipts, now)
+        if self._checkpointer is not None:
+            await self._checkpointer.step(health.boot_id, health.receipts, now)
 
     async def _meet(self, boot_id: str) -> None:
         """A boot that we have not seen: nothing that we pushed before holds any more."""
@@ -133,7 +163,9 @@ class Supervisor:
         self._boot_id, self._prepared = boot_id, ""
         self._pushed = None
         self._refused.clear()
-        self._next_credentials = self._next_policies = 0.0
+        self._usage_is_due = True
+        self._presented.clear()
+        self._next_credentials = self._next_policies = self._next_access = 0.0
 
     async def _configure(self) -> None:
         if self._manifest is None:
@@ -148,6 +180,39 @@ class Supervisor:
         if credentials is not None and credentials != self._pushed:
             await self._enclave.set_credentials(credentials, timeout_s=self._timeout_s)
             self._pushed = credentials
+
+    async def _present_usage(self) -> None:
+        """Each tenant's newest usage snapshot, once a boot: after everything of earlier boots has been written, for
+        from now on their answers are not taken any more (`pool.Route.require_boot`).
+
+        A refused one leaves its limits closed: the enclave has seen a newer one, or it does not open there."""
+        if self._settle is not None:
+            await self._settle()
+        for row in await newest_snapshots(self._database):
+            try:
+                await self._enclave.put_usage(row.tenant, row.snapshot, timeout_s=self._timeout_s)
+            except AdytumError as error:
+                if error.code.retryable:
+                    raise
+                level = logging.INFO if error.code is Code.USAGE_ROLLBACK else logging.WARNING
+                log.log(level, "usage refused: tenant=%s version=%d code=%s", row.tenant, row.version, error.code.value)
+
+    async def _present_access(self, node_id: str) -> bool:
+        """Each tenant's newest sealed credentials of the anchor's table. True when one was taken. Nothing of a tenant
+        whose record is refused is carried out."""
+        is_taken = False
+        for tenant, record in (await newest_credentials(self._database, node_id)).items():
+            if self._presented.get(tenant) == record.header:
+                continue
+            try:
+                await self._enclave.put_anchor_credentials(tenant, record, timeout_s=self._timeout_s)
+                is_taken = True
+            except AdytumError as error:
+                if error.code.retryable:
+                    raise
+                log.warning("anchor credentials refused: tenant=%s code=%s", tenant, error.code.value)
+            self._presented[tenant] = record.header
+        return is_taken
 
     async def _push_policies(self, health: HealthReply) -> None:
         """Those that are newer than what the enclave has; a refused one is not offered again to this boot."""
@@ -166,6 +231,17 @@ class Supervisor:
         if problem != self._problem:
             log.warning("the enclave is not ready: %s", problem)
         self._problem = problem
+
+
+def _node_with_sealed_access(manifest: bytes | None) -> str:
+    """The manifest's node, where its anchor wants sealed credentials; else "". A bad manifest is refused elsewhere."""
+    try:
+        parsed = parse_manifest(manifest) if manifest is not None else None
+    except AdytumError:
+        return ""
+    if parsed is None or not isinstance(parsed.anchor, DynamoDbAnchor) or parsed.anchor.credentials != "sealed":
+        return ""
+    return parsed.node_id
 
 
 def _numbers(health: HealthReply) -> dict[str, int]:

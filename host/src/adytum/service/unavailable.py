@@ -22,6 +22,18 @@ class AbsentEnclave:
     async def put_policy(self, *_: object, **__: object) -> NoReturn:
         raise AdytumError(Code.PEER_UNAVAILABLE)
 
+    async def put_usage(self, *_: object, **__: object) -> NoReturn:
+        raise AdytumError(Code.PEER_UNAVAILABLE)
+
+    async def put_anchor_credentials(self, *_: object, **__: object) -> NoReturn:
+        raise AdytumError(Code.PEER_UNAVAILABLE)
+
+    async def reset_usage(self, *_: object, **__: object) -> NoReturn:
+        raise AdytumError(Code.PEER_UNAVAILABLE)
+
+    async def get_usage(self, *_: object, **__: object) -> NoReturn:
+        raise AdytumError(Code.PEER_UNAVAILABLE)
+
     async def attest(self, *_: object, **__: object) -> NoReturn:
         raise AdytumError(Code.PEER_UNAVAILABLE)
 
@@ -29,6 +41,9 @@ class AbsentEnclave:
         raise AdytumError(Code.PEER_UNAVAILABLE)
 
     async def get_receipts(self, *_: object, **__: object) -> NoReturn:
+        raise AdytumError(Code.PEER_UNAVAILABLE)
+
+    async def checkpoint(self, **_: object) -> NoReturn:
         raise AdytumError(Code.PEER_UNAVAILABLE)
 
     async def execute(self, *_: object, **__: object) -> NoReturn:

@@ -1,9 +1,10 @@
 """The audit write: group commit. All outcomes that wait become one transaction and one fsync.
 
-Order inside the transaction: requests first, because their primary key decides who was first; then keys and envelopes
-of the winners only; then every receipt, since each decision happened. If the transaction fails, every waiter gets
-AUDIT_UNAVAILABLE, nothing was stored, and no answer leaves the host. If one row of many is at fault (not the
-database), the batch is written again one by one, so that it fails alone.
+Order inside the transaction: requests first, because their primary key decides who was first (a request that waits for
+approvals gives its place to the enclave's final word, which also counts when the host had given the request up); then
+keys and envelopes of the winners only; then every receipt, since each decision happened. If the transaction fails,
+every waiter gets AUDIT_UNAVAILABLE, nothing was stored, and no answer leaves the host. If one row of many is at fault
+(not the database), the batch is written again one by one, so that it fails alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ import msgspec
 
 from adytum.storage.coalescer import Coalescer
 from adytum.storage.database import Database
-from adytum.storage.rows import Outcome, ReceiptRow, RecordRow, RequestRow, to_base64
+from adytum.storage.rows import PENDING, Outcome, PendingRow, ReceiptRow, RecordRow, RequestRow, to_base64
+from adytum.storage.usage import keep_newest
+from adytum_policy.content import address_of
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.record import Header
+from adytum_wire.types import Algorithm, RecordKind
 
 MAX_BATCH = 256
 
@@ -25,7 +30,18 @@ INSERT INTO requests (tenant, request_id, body_hash, stamp_key, operation, state
                       receipt_chain, receipt_sequence)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::bytea[],
                      $8::text[], $9::text[], $10::text[], $11::bigint[])
-ON CONFLICT DO NOTHING RETURNING tenant, request_id
+ON CONFLICT (tenant, request_id) DO UPDATE SET
+    stamp_key = excluded.stamp_key, operation = excluded.operation, state = excluded.state, result = excluded.result,
+    code = excluded.code, field = excluded.field, receipt_chain = excluded.receipt_chain,
+    receipt_sequence = excluded.receipt_sequence
+WHERE requests.state IN ('pending', 'cancelled', 'expired') AND excluded.state <> 'pending'
+      AND requests.body_hash = excluded.body_hash
+RETURNING tenant, request_id
+"""
+_PENDING = """
+INSERT INTO pending_requests (tenant, request_id, body, stamp, issued_at, expires_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[])
+ON CONFLICT DO NOTHING
 """
 _STORED_REQUESTS = """
 SELECT r.tenant, r.request_id, r.body_hash, r.stamp_key, r.operation, r.result, c.envelope AS receipt, r.code, r.field
@@ -43,17 +59,33 @@ SELECT r.chain, r.sequence, r.body_hash
 FROM unnest($1::text[], $2::bigint[]) AS q(chain, sequence) JOIN receipts r USING (chain, sequence)
 """
 _KEYS = """
-INSERT INTO keys (key_id, tenant, public_key, algorithm, kind, status, labels)
-SELECT key_id, tenant, public_key, algorithm, kind, 'active', labels
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])
-     AS q(key_id, tenant, public_key, algorithm, kind, labels)
-ON CONFLICT (key_id) DO UPDATE SET updated_at = now()
+INSERT INTO keys (key_id, tenant, public_key, algorithm, kind, status, labels, address, deletion_date)
+SELECT key_id, tenant, public_key, algorithm, kind, status, labels, address,
+       CASE WHEN due > 0 THEN to_timestamp(due / 1000.0) END
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[], $8::text[],
+            $9::bigint[]) AS q(key_id, tenant, public_key, algorithm, kind, labels, status, address, due)
+ON CONFLICT (key_id) DO UPDATE SET
+    updated_at = now(), status = excluded.status, deletion_date = excluded.deletion_date
 """
 _ENVELOPES = """
 INSERT INTO key_envelopes (key_id, node_id, version, kind, header, ciphertext_blob, data_key_ciphertext, kms_key_id)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[])
-ON CONFLICT DO NOTHING
+ON CONFLICT DO NOTHING RETURNING key_id, node_id, version, ciphertext_blob
 """
+# Crypto-shredding: the sealed record is all there is of a key, so without it the key is gone.
+_SHRED = """
+WITH gone AS (DELETE FROM key_envelopes WHERE key_id = ANY($1::text[])),
+     also AS (DELETE FROM recovery_envelopes WHERE key_id = ANY($1::text[]))
+UPDATE keys SET status = 'deleted', updated_at = now() WHERE key_id = ANY($1::text[])
+"""
+_RECOVERY = """
+INSERT INTO recovery_envelopes (key_id, node_id, version, envelope)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) ON CONFLICT DO NOTHING
+"""
+
+
+class _LostError(Exception):
+    """A record of the batch has a version number that is taken: another request has made that version first."""
 
 
 class AuditBatcher:
@@ -67,10 +99,15 @@ class AuditBatcher:
         """Make `outcome` durable. Return the row that stands for its request: `outcome.request`, or the one that
         another answer to the same request had stored before (None when it has no request row).
 
-        Errors: AUDIT_UNAVAILABLE (nothing stored), REQUEST_CONFLICT (the id is stored with another body; the receipt
+        Errors: RECORD_ROLLBACK (another request made this version of the record; the receipt is durable),
+        AUDIT_UNAVAILABLE (nothing stored), REQUEST_CONFLICT (the id is stored with another body; the receipt
         is durable), RECEIPT_INVALID (another receipt has this number: the chain forked).
         """
         return await self._coalescer.submit(outcome)
+
+    async def settle(self) -> None:
+        """Wait until every outcome that was committed before this call is durable, or has failed."""
+        await self._coalescer.settle()
 
     async def close(self) -> None:
         await self._coalescer.close()
@@ -81,6 +118,12 @@ class AuditBatcher:
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
             if len(outcomes) == 1:
                 return [AdytumError(Code.AUDIT_UNAVAILABLE)]
+        except _LostError:
+            if len(outcomes) == 1:
+                # The enclave said yes to both, as it must: it had not seen the other's record. One version stands; the
+                # other request is told so, and keeps its receipt.
+                await self._flush([Outcome(receipt=outcomes[0].receipt)])
+                return [AdytumError(Code.RECORD_ROLLBACK, "$.version")]
         except AdytumError as error:
             return [AdytumError(error.code, retry_after_ms=error.retry_after_ms) for _ in outcomes]
         except (asyncpg.PostgresError, ValueError, OverflowError):
@@ -96,7 +139,7 @@ class AuditBatcher:
         first: dict[tuple[str, str], tuple[RequestRow, ReceiptRow]] = {}
         for outcome in outcomes:
             if outcome.request is not None:
-                first.setdefault(_id(outcome.request), (outcome.request, outcome.receipt))
+                _put_first(first, outcome.request, outcome.receipt)
         receipts: dict[tuple[str, int], ReceiptRow] = {}
         for outcome in outcomes:
             receipts.setdefault((outcome.receipt.chain, outcome.receipt.sequence), outcome.receipt)
@@ -110,12 +153,52 @@ class AuditBatcher:
             ]
             if winners:
                 await _insert_records(connection, winners)
+            waiting = [
+                (outcome.request, outcome.pending)
+                for outcome in outcomes
+                if outcome.request is not None
+                and outcome.pending is not None
+                and stored[_id(outcome.request)] is outcome.request
+            ]
+            if waiting:
+                await _insert_pending(connection, waiting)
+            shredded = [outcome.shredded for outcome in outcomes if outcome.shredded]
+            if shredded:
+                await connection.execute(_SHRED, shredded)
             hashes = await _insert_receipts(connection, receipts)
+            await keep_newest(connection, [outcome.usage for outcome in outcomes if outcome.usage is not None])
         return [_result(outcome, stored, hashes) for outcome in outcomes]
+
+
+def _address(header: Header) -> str:
+    if header.algorithm is not Algorithm.SECP256K1 or header.kind is not RecordKind.SIGNING_KEY:
+        return ""
+    return address_of(bytes.fromhex(header.public_key))
 
 
 def _id(request: RequestRow) -> tuple[str, str]:
     return request.tenant, request.request_id
+
+
+def _put_first(
+    first: dict[tuple[str, str], tuple[RequestRow, ReceiptRow]], request: RequestRow, receipt: ReceiptRow
+) -> None:
+    """The first answer stands; but that a request waits is no answer, and gives way to one about the same body."""
+    known = first.setdefault(_id(request), (request, receipt))[0]
+    if known.state == PENDING and request.state != PENDING and known.body_hash == request.body_hash:
+        first[_id(request)] = request, receipt
+
+
+async def _insert_pending(connection: asyncpg.Connection, rows: Sequence[tuple[RequestRow, PendingRow]]) -> None:
+    await connection.execute(
+        _PENDING,
+        [request.tenant for request, _ in rows],
+        [request.request_id for request, _ in rows],
+        [pending.body for _, pending in rows],
+        [pending.stamp for _, pending in rows],
+        [pending.issued_at for _, pending in rows],
+        [pending.expires_at for _, pending in rows],
+    )
 
 
 def _result(
@@ -199,8 +282,11 @@ async def _insert_records(connection: asyncpg.Connection, rows: Sequence[RecordR
         [str(h.algorithm) for h in headers],
         [str(h.kind) for h in headers],
         [msgspec.json.encode(h.labels).decode() for h in headers],
+        [h.state.replace("-", "_") for h in headers],
+        [_address(h) for h in headers],
+        [h.delete_after for h in headers],
     )
-    await connection.execute(
+    made = await connection.fetch(
         _ENVELOPES,
         [row.header.key_id for row in rows],
         [row.header.node_id for row in rows],
@@ -211,3 +297,18 @@ async def _insert_records(connection: asyncpg.Connection, rows: Sequence[RecordR
         [to_base64(row.record.data_key_ciphertext) for row in rows],
         [row.header.kms_key_arn for row in rows],
     )
+    stand = {(one["key_id"], one["node_id"], one["version"]): one["ciphertext_blob"] for one in made}
+    if any(
+        stand.get((row.header.key_id, row.header.node_id, row.header.version)) != to_base64(row.record.ciphertext_blob)
+        for row in rows
+    ):
+        raise _LostError
+    recoverable = [row for row in rows if row.recovery]
+    if recoverable:
+        await connection.execute(
+            _RECOVERY,
+            [row.header.key_id for row in recoverable],
+            [row.header.node_id for row in recoverable],
+            [row.header.version for row in recoverable],
+            [row.recovery for row in recoverable],
+        )

@@ -39,6 +39,7 @@ class Coalescer(Generic[Item, Result]):
         self._workers = workers
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flying: set[asyncio.Future[Result]] = set()  # of the flushes that run
         self._draining = (
             0  # counted by the drains themselves: a task is still "running" after its last look at the queue
         )
@@ -61,6 +62,12 @@ class Coalescer(Generic[Item, Result]):
             task.add_done_callback(self._tasks.discard)
         return await future
 
+    async def settle(self) -> None:
+        """Wait until everything that was submitted before this call was flushed, or has failed."""
+        before = {future for _, future in self._waiting} | self._flying
+        if before:
+            await asyncio.wait(before)
+
     async def close(self) -> None:
         """Finish what was submitted; take nothing new."""
         self._closed = True
@@ -77,10 +84,13 @@ class Coalescer(Generic[Item, Result]):
 
     async def _serve(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | BaseException]
+        flying = {future for _, future in batch}
+        self._flying |= flying
         try:
             results = await self._flush([item for item, _ in batch])
         except Exception as error:  # every waiter hears it; nobody hangs
             results = [error] * len(batch)
+        self._flying -= flying
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue

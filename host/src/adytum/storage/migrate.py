@@ -86,6 +86,12 @@ async def status(dsn: str) -> Status:
     return Status(current=current, head=history[-1], pending=tuple(history[done:]))
 
 
+def revisions() -> tuple[str, ...]:
+    """Every revision that this program knows, oldest first."""
+    scripts = ScriptDirectory.from_config(_config())
+    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
+
+
 async def _run(dsn: str, action: Callable[[Config], None], lock_ms: int, statement_ms: int) -> None:
     config = _config()
 

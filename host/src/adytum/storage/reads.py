@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -18,7 +19,8 @@ MAX_PAGE = 1000
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as the API shows it. Times are RFC 3339. `version` is 0 when no record is stored."""
+    """A key as the API shows it. Times are RFC 3339. `version` is 0 when no record is stored. `address`: EIP-55, of
+    secp256k1 keys. `deletion_date`: set while the deletion is pending; from then on the key can be deleted."""
 
     key_id: str
     tenant: str
@@ -27,6 +29,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     status: str
     labels: list[str]
+    address: str
     version: int
     kms_key_id: str
     created_at: datetime
@@ -35,18 +38,52 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _KEYS = """
-SELECT k.key_id, k.tenant, k.public_key, k.algorithm, k.kind, k.status, k.labels::text AS labels, k.created_at,
-       k.updated_at, k.deletion_date, coalesce(e.version, 0) AS version, coalesce(e.kms_key_id, '') AS kms_key_id
+SELECT k.key_id, k.tenant, k.public_key, k.algorithm, k.kind, k.status, k.labels::text AS labels, k.address,
+       k.created_at, k.updated_at, k.deletion_date,
+       coalesce(e.version, 0) AS version, coalesce(e.kms_key_id, '') AS kms_key_id
 FROM keys k LEFT JOIN LATERAL (
     SELECT version, kms_key_id FROM key_envelopes x WHERE x.key_id = k.key_id ORDER BY version DESC LIMIT 1
 ) e ON true
 """
 
 
-async def list_keys(database: Database, tenant: str, *, after: str, limit: int) -> list[KeyView]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """What a list of keys is narrowed to; empty means any. `named`: a key id, a public key or an address, whole.
+    `due`: only those whose waiting period is over."""
+
+    status: str = ""
+    label: str = ""
+    kind: str = ""
+    algorithm: str = ""
+    named: str = ""
+    due: bool = False
+
+
+EVERY_KEY: Final = KeyFilter()
+
+
+async def list_keys(
+    database: Database, tenant: str, *, after: str, limit: int, only: KeyFilter = EVERY_KEY
+) -> list[KeyView]:
     """At most `limit` keys of `tenant` whose id is greater than `after`, in order of id."""
-    query = _KEYS + "WHERE k.tenant = $1 AND k.key_id > $2 ORDER BY k.key_id LIMIT $3"
-    return [_key(row) for row in await database.fetch(query, tenant, after, limit)]
+    arguments: list[object] = [tenant, after, limit]
+    query = _KEYS + "WHERE k.tenant = $1 AND k.key_id > $2"
+    for column, value in (("status", only.status), ("kind", only.kind), ("algorithm", only.algorithm)):
+        if value:
+            arguments.append(value)
+            query += f" AND k.{column} = ${len(arguments)}"
+    if only.label:
+        arguments.append(msgspec.json.encode([only.label]).decode())
+        query += f" AND k.labels @> ${len(arguments)}::jsonb"
+    if only.named:
+        arguments.append(only.named)
+        same = f"${len(arguments)}"
+        query += f" AND (k.key_id = {same} OR k.public_key = {same} OR (k.address <> '' AND k.address = {same}))"
+    if only.due:
+        query += " AND k.status = 'pending_deletion' AND k.deletion_date <= now()"
+    rows = await database.fetch(query + " ORDER BY k.key_id LIMIT $3", *arguments)
+    return [_key(row) for row in rows]
 
 
 async def get_key(database: Database, key_id: str) -> KeyView:

@@ -40,6 +40,9 @@ async def keep_newest(connection: asyncpg.Connection, rows: Iterable[UsageRow]) 
 
 
 async def newest_snapshots(database: Database) -> list[UsageRow]:
-    """Each tenant's."""
-    rows = await database.fetch("SELECT tenant, version, chain, snapshot FROM usage_snapshots ORDER BY tenant")
+    """Each tenant's. A transaction that is about to replace one is waited for: its answer may leave once it is
+    durable, also when its connection to the host was lost. Errors: STORAGE_UNAVAILABLE, also after waiting too long."""
+    rows = await database.fetch(
+        "SELECT tenant, version, chain, snapshot FROM usage_snapshots ORDER BY tenant FOR SHARE"
+    )
     return [UsageRow(**dict(row.items())) for row in rows]

@@ -17,8 +17,12 @@ from rich.console import Console
 
 from adytum_sim.bench import enclave as enclaves
 from adytum_sim.bench import http as whole
+from adytum_sim.bench import restore as restores
+from adytum_sim.bench import rotation as rotations
 from adytum_sim.bench.tables import show_enclave, show_http
 from adytum_sim.bench.workload import StampBy
+from adytum_sim.crash import matrix as crashes
+from adytum_sim.crash.points import Point, Victim
 from adytum_wire.errors import AdytumError
 from adytum_wire.types import SigningScheme
 
@@ -74,6 +78,89 @@ def http(seconds: float, clients: str, as_json: bool) -> None:
     _fail_on(sum(measured.errors for measured in report.measured))
 
 
+@bench.command()
+@click.option("--records", default="1000", show_default=True, help="How many; a list measures one after the other.")
+@click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Worker processes.")
+@click.option("--in-flight", type=click.IntRange(1, 256), default=16, show_default=True, help="Of each worker.")
+@click.option("--clients", type=click.IntRange(1, 64), default=1, show_default=True, help="That sign meanwhile.")
+@click.option("--kms-delay-ms", type=click.IntRange(0, 1000), default=0, show_default=True, help="Of each KMS answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list and nothing else.")
+def rotation(records: str, workers: int, in_flight: int, clients: int, kms_delay_ms: int, as_json: bool) -> None:
+    """A tenant's records rotated while clients sign with them: rate, failures, and where the time goes."""
+    found = []
+    for count in _numbers(records, "--records", most=1_000_000):
+        with _directory() as directory:
+            found.append(
+                asyncio.run(
+                    rotations.run(
+                        directory,
+                        count,
+                        workers=workers,
+                        in_flight=in_flight,
+                        clients=clients,
+                        kms_delay_ms=kms_delay_ms,
+                    )
+                )
+            )
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        rotations.show(found, Console(width=160))
+    _fail_on(sum(one.failed + one.versions_wrong + (one.state != "complete") for one in found))
+
+
+@bench.command()
+@click.option("--repeats", type=click.IntRange(1, 1000), default=20, show_default=True, help="Kills in each cell.")
+@click.option("--steps", default="all", show_default=True, help="Steps of a request; a list, or all.")
+@click.option("--killed", default="all", show_default=True, help="enclave, host, database; a list, or all.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option("--partial", type=click.Path(path_type=Path, dir_okay=False), help="Keep the JSON so far in this file.")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Run nothing: print the reference page of this JSON.",
+)
+def crash(repeats: int, steps: str, killed: str, as_json: bool, partial: Path | None, page: Path | None) -> None:
+    """Kill enclave, host and database at each step of a request, under load, and count what was lost or doubled."""
+    if page is not None:
+        click.echo(crashes.page(msgspec.json.decode(page.read_bytes(), type=crashes.Report)), nl=False)
+        return
+    wanted = _members(Point, steps, "--steps"), _members(Victim, killed, "--killed")
+
+    def told(so_far: crashes.Report) -> None:
+        if partial is not None:
+            partial.write_bytes(msgspec.json.encode(so_far))
+        if not as_json:
+            crashes.show(crashes.Report(repeats=repeats, cells=so_far.cells[-1:]), Console(width=180))
+
+    with _directory() as directory:
+        report = asyncio.run(crashes.run(directory, *wanted, repeats, told))
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        crashes.show(report, Console(width=180))
+    if report.failures:
+        raise click.ClickException(f"{report.failures} things went wrong")
+
+
+@bench.command()
+@click.option("--records", default="1000", show_default=True, help="How many; a list measures one after the other.")
+@click.option("--sample", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Records to open.")
+@click.option("--receipts", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Least to verify.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list and nothing else.")
+def restore(records: str, sample: int, receipts: int, as_json: bool) -> None:
+    """A backup, its restore into an empty database, all checks, and a sample opened in a fresh enclave."""
+    found = []
+    for count in _numbers(records, "--records", most=1_000_000):
+        with _directory() as directory:
+            found.append(asyncio.run(restores.run(directory, count, sample=sample, receipts=receipts)))
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        restores.show(found, Console(width=220))
+    _fail_on(sum(one.findings + one.sampled - one.opened for one in found))
+
+
 @contextmanager
 def _directory() -> Iterator[Path]:
     """A private directory with a short path, as Unix sockets need. A refusal ends the command with status 1."""
@@ -99,11 +186,11 @@ def _members(kind: type[E], text: str, option: str) -> list[E]:
         raise click.BadParameter(f"choose from {', '.join(kind)}", param_hint=option) from None
 
 
-def _numbers(text: str, option: str) -> list[int]:
+def _numbers(text: str, option: str, *, most: int = 1024) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = [0]
-    if not all(1 <= number <= 1024 for number in numbers):
-        raise click.BadParameter("numbers from 1 to 1024, separated by commas", param_hint=option)
+    if not all(1 <= number <= most for number in numbers):
+        raise click.BadParameter(f"numbers from 1 to {most}, separated by commas", param_hint=option)
     return numbers

@@ -43,8 +43,9 @@ WORDS: Final[dict[tuple[str, str], tuple[Any, ...]]] = {
     ("Credentials", "expires_at"): (1,),
 }
 
-# Manipulations without a meaning: the order of the signatures on a policy says nothing (spec/policy.md, P-4).
-MEANINGLESS: Final = frozenset({("Envelope", "signatures", "reorder")})
+# Manipulations without a meaning: the order of the signatures on a policy says nothing (spec/policy.md, P-4), nor does
+# that of approvals (spec/approvals.md, A-15).
+MEANINGLESS: Final = frozenset({("Envelope", "signatures", "reorder"), ("Execute", "approvals", "reorder")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def variants(
 
 @functools.cache
 def words_of(struct: str, field: str) -> tuple[Any, ...]:
-    """Other values that the protocol knows for a field: members of its enumeration, tags of other messages."""
+    """Other values that the protocol knows for a field: its enumeration's, its literals', tags of other messages."""
     known = structs()
     kind = known.get(struct)
     if kind is None:
@@ -115,6 +116,8 @@ def words_of(struct: str, field: str) -> tuple[Any, ...]:
     for part in info.fields if isinstance(info, inspect.StructType) else ():
         if part.encode_name == field and isinstance(part.type, inspect.EnumType):
             found += tuple(member.value for member in part.type.cls)
+        elif part.encode_name == field and isinstance(part.type, inspect.LiteralType):
+            found += tuple(part.type.values)
     return found
 
 
@@ -161,7 +164,8 @@ def _read(struct: str, fields: dict[str, Any]) -> object | None:
     tag = kind.__struct_config__.tag_field
     if tag is not None and fields.get(tag) != kind.__struct_config__.tag:
         return None  # msgspec lets the tag of a lone struct be absent
+    plain = list(fields.values()) if kind.__struct_config__.array_like else fields
     try:
-        return msgspec.convert(fields, kind, strict=True)
+        return msgspec.convert(plain, kind, strict=True)
     except msgspec.ValidationError:
         return None

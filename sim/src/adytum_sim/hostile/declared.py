@@ -53,23 +53,61 @@ Row = Stop | Unproven
 _WIRE = "core wire/messages.py"
 _AUTH = "enclave core/steps/authenticate.py"
 _DECODE = "enclave core/steps/decode.py"
+_APPROVE = "core policy/approvals/verify.py, enclave core/steps/approve.py"
 _UNSEAL = "enclave core/steps/unseal.py, core/envelope.py"
 _QUORUM = "core policy/quorum.py"
+_LEDGER = "enclave core/usage/ledger.py, core/usage/sealing.py"
+_RESET = "enclave core/usage/reset.py, core policy/quorum.py"
 _DSSE = "core wire/dsse.py"
 _KMS = "KMS, enclave shell/kms.py"
 _CHECKS = "host client/checks.py"
 _VERIFY = "verify attestation.py, enclave.py"
 _CHAIN = "verify audit.py"
+_MARK = "verify checkpoints.py"
 
 MALFORMED: Final = ("MESSAGE_INVALID",)
 _STAMPED: Final = Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=("STAMP_INVALID",))
+_NOT_SIGNED: Final = ("APPROVAL_SIGNATURE", "APPROVAL_CHALLENGE")
+_SIGNED_STATEMENT: Final = Stop(step=_APPROVE, codes=_NOT_SIGNED, malformed=_NOT_SIGNED)
+_APPROVALS: Final = Stop(
+    step=_APPROVE + ", core policy/tally.py",
+    codes=("APPROVALS_MISSING", "APPROVAL_SUBJECT"),
+    malformed=MALFORMED,
+    note="their order says nothing",
+)
 _STAMP: Final = Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=MALFORMED)
 _MESSAGE: Final = Stop(step=_WIRE, codes=MALFORMED, malformed=MALFORMED)
 _BAD_HEADER: Final = ("RECORD_INVALID",)
 _CLAIMED: Final = Stop(step=_DECODE, codes=("RECORD_MISMATCH",), malformed=_BAD_HEADER)
 _SEALED_IN: Final = Stop(step=_UNSEAL, codes=("RECORD_TAMPERED",), malformed=_BAD_HEADER)
+_STANDING: Final = "enclave core/steps/standing.py, " + _UNSEAL.removeprefix("enclave ")
+_KEPT_USAGE: Final = Stop(
+    step=_LEDGER,
+    codes=("USAGE_INVALID", "USAGE_ROLLBACK"),
+    malformed=("USAGE_INVALID",),
+    note="limits stay closed until the genuine snapshot comes",
+)
+_KEPT_SNAPSHOT: Final = Stop(
+    step=_LEDGER + ", when the host presents it",
+    codes=("USAGE_INVALID", "USAGE_ROLLBACK"),
+    malformed=MALFORMED,
+    note="the client never sees it; the host closes its own limits",
+)
 _SIGNED_POLICY: Final = Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_QUORUM",))
+_SECOND_ENVELOPE: Final = Stop(
+    step="host recovery.py, when holders open it offline",
+    codes=("RECORD_INVALID", "RECORD_MISMATCH"),
+    malformed=MALFORMED,
+    note="the client never sees it; a host that spoils it is found out by a drill",
+)
+_SIGNED_RESET: Final = Stop(step=_RESET, codes=("POLICY_QUORUM",), malformed=("POLICY_QUORUM",))
 _ANSWER: Final = Stop(step=_CHECKS, codes=("RECEIPT_INVALID",), malformed=("RECEIPT_INVALID",))
+_SECOND_ENVELOPE_INSIDE: Final = Stop(
+    step="host recovery.py, when holders open it offline",
+    codes=("RECORD_INVALID", "RECORD_MISMATCH"),
+    malformed=("RECORD_INVALID",),
+)
+_CHECKED_MARK: Final = Stop(step=_MARK, codes=("RECEIPT_INVALID",), malformed=("RECEIPT_INVALID",))
 _PROOF: Final = Stop(step=_VERIFY, codes=("USER_DATA_MISMATCH",), malformed=("USER_DATA_MISMATCH",))
 _MEASURED: Final = Stop(
     step="enclave core/control.py measures it, verify enclave.py and KMS compare PCR16",
@@ -104,13 +142,16 @@ def _all(names: str, row: Row) -> dict[str, Row]:
 
 _RESULT = "operation v tenant request_id key_id"
 _STORED = _RESULT + " kind algorithm public_key address labels record_version record_digest"
+_STATE = " generation state delete_after"
 _BY_BINDING = Unproven(instead="the attested binding")
+_BY_RECEIPTS = Unproven(instead="limits of every receipt: each charge, and how much was used then")
 _BY_HEALTH = Unproven(instead="nowhere: a report of the host about its own machine; nothing is decided by it")
 
 FIELDS: Final[dict[str, dict[str, Row]]] = {
     # --- requests
     "Hello": _all("type protocol", _MESSAGE),
     "Health": _all("type", _MESSAGE),
+    "Checkpoint": _all("type", _MESSAGE),
     "Attest": _all("type", _MESSAGE)
     | _all("nonce", Stop(step=_VERIFY, codes=("NONCE_MISMATCH",), malformed=MALFORMED)),
     "GetReceipts": _all("type", _MESSAGE)
@@ -121,20 +162,53 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "SetCredentials": _all("type", _MESSAGE) | _all("credentials", _CREDENTIALS),
     "Credentials": _all("access_key_id secret_access_key session_token", _CREDENTIALS)
     | _all("expires_at", Stop(step="enclave shell/kms.py", codes=("KMS_UNAVAILABLE",), malformed=MALFORMED)),
-    "PutPolicy": _all("type", _MESSAGE)
+    "PutPolicy": _all("type", Stop(step=_WIRE, codes=MALFORMED, malformed=(*MALFORMED, "USAGE_INVALID")))
     | _all("tenant", Stop(step="enclave core/control.py", codes=("TENANT_UNKNOWN",), malformed=MALFORMED))
     | _all(
         "envelope",
         Stop(step=_DSSE, codes=("POLICY_INVALID", "POLICY_QUORUM", "POLICY_ROLLBACK"), malformed=MALFORMED),
     ),
+    "PutUsage": _all("type", _MESSAGE)
+    | _all("tenant", Stop(step=_LEDGER, codes=("TENANT_UNKNOWN", "USAGE_INVALID"), malformed=MALFORMED))
+    | _all("snapshot", Stop(step=_LEDGER, codes=("USAGE_INVALID", "USAGE_ROLLBACK"), malformed=MALFORMED)),
+    "ResetUsage": _all("type", Stop(step=_WIRE, codes=MALFORMED, malformed=(*MALFORMED, "POLICY_INVALID")))
+    | _all("tenant", Stop(step=_RESET, codes=("TENANT_UNKNOWN", "USAGE_INVALID"), malformed=MALFORMED))
+    | _all("envelope", Stop(step=_RESET, codes=("USAGE_INVALID", "POLICY_QUORUM"), malformed=MALFORMED)),
+    "UsageReset": _all("v tenant boot_id limits", _SIGNED_RESET),
+    "GetUsage": _all("type", _MESSAGE)
+    | _all("tenant", Stop(step="enclave core/control.py", codes=("TENANT_UNKNOWN",), malformed=MALFORMED)),
     "Execute": _all("type", _MESSAGE)
     | _all("body", Stop(step=_AUTH, codes=("STAMP_INVALID",), malformed=MALFORMED))
     | _all("stamp", _STAMP)
     | _all(
         "record",
         Stop(step=_DECODE, codes=("RECORD_MISSING", "RECORD_MISMATCH", "RECORD_ROLLBACK"), malformed=MALFORMED),
+    )
+    | _all("approvals", _APPROVALS),
+    "Stamp": _all("type scheme public_key signature", _STAMP),
+    "SessionStamp": _all("type", _STAMP)
+    | _all("session_id", Stop(step=_AUTH, codes=("SESSION_UNKNOWN", "STAMP_INVALID"), malformed=MALFORMED))
+    | _all("mac", _STAMP),
+    # --- approvals
+    "Approval": _all(
+        "statement",
+        Stop(step=_APPROVE, codes=_NOT_SIGNED, malformed=(*_NOT_SIGNED, *MALFORMED)),
+    )
+    | _all("proof", Stop(step=_APPROVE, codes=("APPROVAL_CHALLENGE", "APPROVALS_MISSING"), malformed=MALFORMED))
+    | _all("index", Stop(step=_APPROVE, codes=("APPROVAL_INVALID", "APPROVAL_SUBJECT"), malformed=MALFORMED))
+    | _all("path", Stop(step=_APPROVE, codes=("APPROVAL_INVALID", "APPROVAL_SUBJECT"), malformed=MALFORMED)),
+    "KeyProof": _all("type", _MESSAGE)
+    | _all("scheme public_key", Stop(step=_APPROVE, codes=("APPROVAL_UNKNOWN",), malformed=MALFORMED))
+    | _all("signature", Stop(step=_APPROVE, codes=("APPROVAL_SIGNATURE",), malformed=MALFORMED)),
+    "PasskeyProof": _all("type", _MESSAGE)
+    | _all("credential_id", Stop(step=_APPROVE, codes=("APPROVAL_UNKNOWN",), malformed=MALFORMED))
+    | _all(
+        "authenticator_data client_data signature",
+        Stop(step=_APPROVE, codes=("APPROVAL_SIGNATURE",), malformed=MALFORMED),
     ),
-    "Stamp": _all("scheme public_key signature", _STAMP),
+    "Statement": _all("v tenant subject policy_version decision issued_at expires_at", _SIGNED_STATEMENT),
+    "RequestSubject": _all("type digest", _SIGNED_STATEMENT),
+    "BatchSubject": _all("type root size", _SIGNED_STATEMENT),
     # --- what is stored
     "Record": _all(
         "header",
@@ -150,6 +224,9 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     | _all("tenant key_id node_id kms_key_arn", _CLAIMED)
     | _all("kind", Stop(step=_DECODE, codes=("RECORD_MISMATCH", "RECORD_TAMPERED"), malformed=_BAD_HEADER))
     | _all("algorithm public_key created_at", _SEALED_IN)
+    | _all("delete_after", _SEALED_IN)
+    | _all("state", Stop(step=_STANDING, codes=("KEY_STATE", "RECORD_TAMPERED"), malformed=_BAD_HEADER))
+    | _all("generation", Stop(step=_STANDING, codes=("RECORD_RETIRED", "RECORD_TAMPERED"), malformed=_BAD_HEADER))
     | _all("version", Stop(step=_UNSEAL, codes=("RECORD_TAMPERED", "RECORD_ROLLBACK"), malformed=_BAD_HEADER))
     | _all(
         "labels",
@@ -160,6 +237,9 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
             note="a label that the policy does not allow is denied, and the request may be sent again",
         ),
     ),
+    "Snapshot": _all("header ciphertext_blob data_key_ciphertext", _KEPT_USAGE),
+    "SnapshotHeader": _all("v tenant deployment version boot_id kms_key_arn created_at", _KEPT_USAGE),
+    "RecoveryEnvelope": _all("v header threshold keys sealed shares", _SECOND_ENVELOPE_INSIDE),
     "ciphertext_blob": _all(
         "commitment nonce ciphertext tag",
         Stop(step=_UNSEAL, codes=("RECORD_TAMPERED",), malformed=("RECORD_INVALID",)),
@@ -170,11 +250,15 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     | _all("signatures", Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_INVALID",))),
     "Signature": _all("keyid", Stop(step=_QUORUM, codes=("POLICY_QUORUM",), malformed=("POLICY_INVALID",)))
     | _all("sig", Stop(step=_QUORUM, codes=("POLICY_QUORUM", "POLICY_INVALID"), malformed=("POLICY_INVALID",))),
-    "Manifest": _all("v deployment epoch debug node_id kms tenants bounds", _MEASURED),
-    "Kms": _all("region account keys host port roots", _MEASURED),
+    "Manifest": _all("v deployment epoch debug node_id kms tenants bounds anchor", _MEASURED),
+    "Kms": _all("region account keys host port roots credentials", _MEASURED),
+    "NoAnchor": _all("kind", _MEASURED),
+    "HostAnchor": _all("kind", _MEASURED),
+    "DynamoDbAnchor": _all("kind region host port roots table", _MEASURED),
     "Tenant": _all("id kms_key admins threshold", _MEASURED),
     "Admin": _all("id scheme public_key", _MEASURED),
-    "Bounds": _all("request_past_ms request_future_ms key_ttl_seconds key_max_uses max_warm_keys", _MEASURED),
+    "Bounds": _all("request_past_ms request_future_ms approval_past_ms", _MEASURED)
+    | _all("key_ttl_seconds key_max_uses max_warm_keys", _MEASURED),
     # --- answers
     "ExecuteReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
     | _all("result receipt", Stop(step=_CHECKS, codes=("RECEIPT_INVALID",), malformed=MALFORMED))
@@ -186,23 +270,45 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
             malformed=MALFORMED,
             note="the client never sees it; the host harms what it has to keep",
         ),
+    )
+    | _all("usage", _KEPT_SNAPSHOT)
+    | _all("recovery", _SECOND_ENVELOPE),
+    "GenerateKeyResult": _all(_STORED + _STATE, _ANSWER),
+    "GenerateSeedResult": _all(_STORED + _STATE, _ANSWER),
+    "ImportKeyResult": _all(_STORED + _STATE, _ANSWER),
+    "SealResult": _all(_STORED + _STATE, _ANSWER),
+    "ResealResult": _all(_STORED + _STATE, _ANSWER),
+    "EnableKeyResult": _all(_STORED + _STATE, _ANSWER),
+    "DisableKeyResult": _all(_STORED + _STATE, _ANSWER),
+    "ScheduleDeletionResult": _all(_STORED + _STATE, _ANSWER),
+    "CancelDeletionResult": _all(_STORED + _STATE, _ANSWER),
+    "DeleteKeyResult": _all(_RESULT + " record_version record_digest", _ANSWER),
+    "DeriveKeyResult": _all(_RESULT + " path algorithm public_key addresses", _ANSWER),
+    "OpenSessionResult": _all(_RESULT + " session_id expires_at", _ANSWER),
+    "RotationStatementResult": _all(
+        _RESULT + " generation min_generation policy_version policy_digest kms_key_arn resealed", _ANSWER
     ),
-    "GenerateKeyResult": _all(_STORED, _ANSWER),
-    "ImportKeyResult": _all(_STORED, _ANSWER),
-    "SealResult": _all(_STORED, _ANSWER),
-    "ResealResult": _all(_STORED, _ANSWER),
-    "SignResult": _all(_RESULT + " scheme public_key signature encoded", _ANSWER),
+    "ImportFileResult": _all(_STORED + " generation state delete_after", _ANSWER),
+    "ExportResult": _all(_RESULT + " recipient kind enc ciphertext", _ANSWER),
+    "SignResult": _all(_RESULT + " path scheme public_key signature encoded", _ANSWER),
     "UnsealResult": _all(_RESULT + " enc ciphertext", _ANSWER),
     "ReceiptEnvelope": _all("body following key signature", _ANSWER),
     "Receipt": _all(
         "v chain sequence previous time tenant principal request_id operation request_digest decision code rules"
-        " policy_version policy_digest key_id record_version public_key summary result_digest",
+        " approvals wanted limits policy_version policy_digest key_id record_version public_key summary result_digest",
         _ANSWER,
     ),
     "RuleOutcome": _all("rule outcome", _ANSWER),
+    "Wanted": _all("rule role count counted missing", _ANSWER),
+    "LimitOutcome": _all("limit scope amount used max", _ANSWER),
+    "ApprovalOutcome": _all("principal digest outcome", _ANSWER),
     "Refusal": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
     | _all("code receipt", Stop(step=_CHECKS, codes=("RECEIPT_INVALID",), malformed=MALFORMED))
     | _all("field retry_after_ms", Unproven(instead="the receipt's code; both are hints for people and for waiting")),
+    "CheckpointReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("envelope", Stop(step=_MARK, codes=("RECEIPT_INVALID",), malformed=("RECEIPT_INVALID", *MALFORMED))),
+    "CheckpointEnvelope": _all("body key signature", _CHECKED_MARK),
+    "CheckpointBody": _all("v chain sequence head time", _CHECKED_MARK),
     "GetReceiptsReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
     | _all("receipts", Stop(step=_CHAIN, codes=("RECEIPT_INVALID",), malformed=MALFORMED)),
     "AttestReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
@@ -231,6 +337,10 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "Done": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED)),
     "PutPolicyReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
     | _all("version digest", Unproven(instead="policy_version and policy_digest of every receipt")),
+    "GetUsageReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
+    | _all("boot_id", _BY_BINDING)
+    | _all("version is_known entries", _BY_RECEIPTS),
+    "UsageEntry": _all("limit scope window_ms used held", _BY_RECEIPTS),
     "HealthReply": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
     | _all("boot_id", _BY_BINDING)
     | _all("policies receipts", Unproven(instead="policy_version and sequence of every receipt"))
@@ -340,28 +450,51 @@ SCENARIOS: Final = (
 
 
 _HOSTILE = "tests/attacks/hostile/test_hostile_"
-_RESULTS = ("GenerateKeyResult", "ImportKeyResult", "SignResult", "SealResult", "UnsealResult")
+_RESULTS = (
+    *("GenerateKeyResult", "GenerateSeedResult", "ImportKeyResult", "SealResult", "ResealResult"),
+    *("EnableKeyResult", "DisableKeyResult", "ScheduleDeletionResult", "CancelDeletionResult"),
+    *("DeriveKeyResult", "SignResult", "UnsealResult", "OpenSessionResult", "RotationStatementResult"),
+)
 _TESTS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("Record", "Header", "ciphertext_blob"), "requests.py::test_a_changed_record_is_refused"),
     (("Execute", "Stamp"), "requests.py::test_a_changed_message_is_refused"),
     (
-        ("Hello", "Health", "Attest", "GetReceipts", "PutPolicy", "Envelope", "Signature"),
+        (
+            *("Hello", "Health", "Checkpoint", "Attest", "GetReceipts", "PutPolicy", "Envelope", "Signature"),
+            *("ResetUsage", "GetUsage"),
+        ),
         "control.py::test_a_changed_control_message_is_refused",
     ),
+    (("SessionStamp",), "requests.py::test_a_changed_session_stamp_is_refused"),
+    (("PutUsage", "Snapshot", "SnapshotHeader"), "usage.py::test_a_changed_snapshot_is_refused"),
+    (("UsageReset",), "usage.py::test_a_changed_reset_opens_no_limit"),
+    (("RecoveryEnvelope",), "usage.py::test_a_changed_part_of_a_recovery_envelope_is_noticed"),
+    (("LimitOutcome",), "usage.py::test_a_changed_charge_in_the_receipt_is_noticed"),
+    (("Wanted",), "approvals.py::test_what_is_missing_cannot_be_changed_in_the_receipt"),
+    (("DeleteKeyResult",), "answers.py::test_a_changed_result_of_a_deletion_is_noticed"),
     (("SetCredentials", "Credentials"), "control.py::test_changed_credentials_open_nothing"),
     (
-        ("Configure", "Manifest", "Kms", "Tenant", "Admin", "Bounds"),
+        (
+            *("Configure", "Manifest", "Kms", "Tenant", "Admin", "Bounds"),
+            *("NoAnchor", "HostAnchor", "DynamoDbAnchor"),
+        ),
         "boot.py::test_a_changed_manifest_is_refused_or_shows",
     ),
+    (
+        ("Approval", "KeyProof", "PasskeyProof", "Statement", "RequestSubject", "BatchSubject"),
+        "approvals.py::test_a_changed_approval_is_refused",
+    ),
+    (("ApprovalOutcome",), "approvals.py::test_a_changed_outcome_in_the_receipt_is_noticed"),
     (("ExecuteReply",), "answers.py::test_a_changed_answer_is_noticed"),
     (_RESULTS, "answers.py::test_a_changed_result_is_noticed"),
-    (("ResealResult",), "answers.py::test_a_changed_result_of_reseal_is_noticed"),
+    (("ImportFileResult", "ExportResult"), "imports.py::test_a_changed_result_is_noticed"),
     (("ReceiptEnvelope", "Receipt", "RuleOutcome"), "answers.py::test_a_changed_receipt_is_noticed"),
     (("Refusal",), "answers.py::test_a_changed_refusal_is_noticed"),
+    (("CheckpointReply", "CheckpointEnvelope", "CheckpointBody"), "answers.py::test_a_changed_checkpoint_is_noticed"),
     (("GetReceiptsReply",), "answers.py::test_a_changed_list_of_receipts_is_noticed"),
     (("AttestReply", "Binding", "AttestationDocument"), "answers.py::test_a_changed_proof_is_noticed"),
     (
-        ("HelloReply", "HealthReply", "PutPolicyReply", "ConfigureReply", "Done"),
+        ("HelloReply", "HealthReply", "PutPolicyReply", "ConfigureReply", "Done", "GetUsageReply"),
         "answers.py::test_an_answer_of_another_kind_is_refused_by_the_client",
     ),
     (("Frame",), "frames.py::test_a_changed_request_frame_is_refused"),
@@ -375,6 +508,14 @@ def test_of(struct: str, found: Row) -> str:
         return _HOSTILE + "boot.py::test_false_credentials_beside_the_manifest_open_nothing"
     if isinstance(found, Unproven):
         return _HOSTILE + "answers.py::test_a_field_that_proves_nothing_changes_nothing"
+    if found is _KEPT_SNAPSHOT:
+        return _HOSTILE + "usage.py::test_a_changed_snapshot_in_an_answer_is_refused_later"
+    if (struct, found) == ("ExecuteReply", FIELDS["ExecuteReply"]["record"]):
+        return _HOSTILE + "answers.py::test_a_changed_record_in_an_answer_harms_nobody_but_the_host"
+    if found is _APPROVALS:
+        return _HOSTILE + "approvals.py::test_a_changed_approval_is_refused"
+    if found is _SECOND_ENVELOPE:
+        return _HOSTILE + "imports.py::test_a_changed_recovery_envelope_is_noticed_by_its_holders"
     if found is _STAMPED:
         return _HOSTILE + "requests.py::test_a_changed_body_is_refused"
     if found is _SIGNED_POLICY:

@@ -21,7 +21,8 @@ from adytum_wire.requests import Stamp
 _TEXTS: Final = (
     "aa", "00", "00" * 32, "00" * 64, "00" * 16, "1", "*", "none", "0x" + "00" * 20, "role:aa", "key-" + "00" * 16,
     "r-00000001", "arn:aws:kms:eu-west-1:111122223333:key/a", "111122223333", "00" * 20, "0x" + "00" * 32,
-    "0x00000000", "00:00", "mon", "bc1qaaaa", "11111111111111111111111111111111", "m/0", "2026-01-01", "https://a.example", "eip155:1/native",
+    "0x00000000", "00:00", "mon", "bc1qaaaa", "11111111111111111111111111111111", "m/0", "2026-01-01",
+    "https://a.example", "eip155:1/native",
 )  # fmt: skip
 
 __all__ = ["NoExampleError", "Stamp", "example", "examples"]

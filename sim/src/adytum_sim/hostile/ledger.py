@@ -1,8 +1,9 @@
 """What really left the enclave: every request, every answer and every receipt, and what they say together.
 
 The relay notes each frame as its sender wrote it. `audit` then holds the enclave to its promises: the receipts are one
-chain from the first on under the attested key, each answer is the one that its receipt names, each signature is over
-content that the policy allows, decoded here from the bytes that the client signed, and no request got two results.
+chain from the first on under the attested key, each answer is the one that its receipt names, each request that was
+carried out is one that the policy allows, with what was signed decoded here from the bytes that the client signed, and
+no request got two results.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.frames import Frame, Kind
 from adytum_wire.messages import Execute, ExecuteReply, Refusal
 from adytum_wire.receipts import Receipt
-from adytum_wire.requests import Sign, parse_body
+from adytum_wire.requests import Body, Sign, parse_body
 from adytum_wire.types import sha256
 
-Allowed = Callable[[Sign, Decoded, Receipt], bool]
+Allowed = Callable[[Body, Decoded | None, Receipt], bool]
 
 
 class BrokenPromiseError(Exception):
@@ -76,7 +77,7 @@ class Ledger:
     def audit(self, receipt_key: bytes, is_allowed: Allowed) -> int:
         """Hold everything seen against the attested key and the policy. Returns the number of signatures judged.
 
-        `is_allowed`: what the caller's policy says about a decoded request.
+        `is_allowed`: what the caller's policy says about a request, and about what it signs.
         Errors: BrokenPromiseError, RECEIPT_INVALID.
         """
         if self.problems:
@@ -105,8 +106,9 @@ class Ledger:
         result = self.answers.get(number)
         if result is not None:
             check_answer(raw, body, result, envelope, receipt_key=key)
-        if not isinstance(body, Sign):
-            return 0
-        if not is_allowed(body, decode_content(body.content, body.scheme), receipt):
-            raise BrokenPromiseError(f"receipt {number}: a signature that the policy does not allow")
+        content = None
+        if isinstance(body, Sign):
+            content = decode_content(body.content, body.scheme, bytes.fromhex(receipt.public_key), body.path)
+        if not is_allowed(body, content, receipt):
+            raise BrokenPromiseError(f"receipt {number}: {receipt.operation} that the policy does not allow")
         return int(result is not None and isinstance(results.parse_result(result), results.SignResult))

@@ -45,6 +45,12 @@ BASE64 = Codec("base64", base64.b64decode, lambda data: base64.b64encode(data).d
 COSE = Codec("COSE_Sign1", _cose, cbor.encode)
 PAYLOAD = Codec("payload", lambda data: read_all(data, indefinite_map=True), lambda v: cbor.encode(cbor.Indefinite(v)))
 
+
+def array(*names: str) -> Codec:
+    """A list in which each place has a name, as fields by name. A field that is dropped shifts those after it."""
+    return Codec("array", lambda items: dict(zip(names, items, strict=True)), lambda parts: list(parts.values()))
+
+
 Step = str | int | Codec
 Path = tuple[Step, ...]
 

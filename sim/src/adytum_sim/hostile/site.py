@@ -2,10 +2,11 @@
 
     async with open_site(directory) as site:
         reply = await site.send("sign")        # the honest client, through the hostile host
-        await site.assert_unharmed()           # same state, same signature, and the ledger adds up
+        await site.unharmed()                  # same state, same signature
+        await site.audit()                     # and the ledger adds up
 
-Keys are opened anew for every request (`key_ttl_seconds` 0), so that a record is always read; the policy is narrow, so
-that what it forbids can be told from what it allows.
+Keys are opened anew for every request (`key_ttl_seconds` 0), so that a record is always read. What is allowed is in
+`rules`.
 """
 
 from __future__ import annotations
@@ -13,89 +14,72 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import coincurve
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adytum.client import hpke
+from adytum.client.usage import draft_reset, sign_reset
 from adytum.enclave.client import Backoff, EnclaveClient
 from adytum.enclave.endpoint import UnixEndpoint
-from adytum_policy.content import Decoded, to_checksum
 from adytum_sim.enclave.config import host_socket
 from adytum_sim.hostile.ledger import BrokenPromiseError, Ledger
 from adytum_sim.hostile.relay import Relay
+from adytum_sim.hostile.rules import APPROVER, GENERATION, LABEL, OWNER, PATH, RECIPIENT, TO, is_allowed, narrow_rules
 from adytum_sim.hostile.tls_tap import TlsTap
-from adytum_sim.people import Person, request_body, signed_policy
+from adytum_sim.people import Person, approval_statement, request_body, signed_policy
+from adytum_sim.sessions import OpenedSession
 from adytum_sim.stack import TENANT, Stack, running_stack
 from adytum_verify import verify_enclave
 from adytum_wire import limits, results
+from adytum_wire.approvals import Approval
 from adytum_wire.binding import Binding
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import manifest_hash
 from adytum_wire.messages import Execute, ExecuteReply, Refusal
-from adytum_wire.receipts import Receipt
 from adytum_wire.record import Record
-from adytum_wire.requests import EthereumTransaction, Sign, import_info
+from adytum_wire.requests import import_info
+from adytum_wire.types import sha256
 
-LABEL = "treasury"
-TO = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
-CONTRACT = "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48"
-MAX_VALUE = 2 * 10**17
-CHAIN = 1
 # 0x02 || rlp([1, 7, 1e9, 30e9, 21000, TO, 1e17, "", []]): a transfer of 0.1 ether that the policy allows (EIP-1559)
-TRANSFER = "02f00107843b9aca008506fc23ac0082520894" + TO[2:] + "88016345785d8a000080c0"
+TRANSFER: Final = "02f00107843b9aca008506fc23ac0082520894" + TO[2:] + "88016345785d8a000080c0"
+_MNEMONICS: Final = (
+    b"legal winner thank year wave sausage worth useful legal winner thank yellow",  # of BIP-39's own vectors
+    b"letter advice cage absurd amount doctor acoustic avoid letter advice cage above",
+)
 
-OPERATIONS = ("generate_key", "import_key", "sign", "seal", "unseal", "reseal")
-WITH_RECORD = ("sign", "unseal", "reseal")
+# What each operation on a record is asked about. `delete_key` is carried out only days after it was scheduled.
+HELD_FOR: Final = {
+    "sign": "keys",
+    "unseal": "secrets",
+    "reseal": "keys",
+    "derive_key": "seeds",
+    "export": "keys",
+    "enable_key": "disabled",
+    "disable_key": "keys",
+    "schedule_deletion": "keys",
+    "cancel_deletion": "pending",
+    "delete_key": "pending",
+}
+WITH_RECORD: Final = tuple(name for name in HELD_FOR if name != "delete_key")
+OPERATIONS: Final = (
+    *("generate_key", "generate_seed", "import_key", "import_file", "seal", "rotation_statement", "open_session"),
+    *WITH_RECORD,
+)
+# How the host came to what it holds: the operation that made it, and the changes since, the last of them twice.
+_MADE_BY: Final = {
+    "keys": ("generate_key", "reseal"),
+    "secrets": ("seal", "reseal"),
+    "seeds": ("generate_seed", "reseal"),
+    "disabled": ("generate_key", "disable_key", "reseal"),
+    "pending": ("generate_key", "schedule_deletion", "reseal"),
+}
 
 Json = dict[str, Any]
-
-
-def narrow_rules() -> list[Json]:
-    """Alice may make and keep `treasury` keys, send small transfers to one address and tokens of one contract."""
-    base = {
-        "effect": "allow",
-        "principals": ["role:signer"],
-        "labels": [LABEL],
-        "algorithms": "*",
-        "paths": "*",
-        "times": "*",
-        "approvals": "none",
-        "limits": "none",
-        "content": "*",
-    }
-    ethereum = {
-        "type": "ethereum-transaction",
-        "chain_ids": [CHAIN],
-        "contract_creation": False,
-        "to": [TO],
-        "min_value": "0",
-        "max_value": str(MAX_VALUE),
-        "max_fee": str(10**16),
-        "selectors": ["none"],
-        "erc20": "*",
-    }
-    token = {"methods": ["transfer"], "recipients": [TO], "min_amount": "0", "max_amount": "1000000"}
-    tokens = ethereum | {"to": [CONTRACT], "max_value": "0", "selectors": ["0xa9059cbb"], "erc20": token}
-    return [
-        base | {"id": "keep", "operations": ["generate_key", "import_key", "seal", "unseal", "reseal"]},
-        base | {"id": "pay", "operations": ["sign"], "content": [ethereum, tokens]},
-    ]
-
-
-def is_allowed(body: Sign, content: Decoded, receipt: Receipt) -> bool:
-    """What `narrow_rules` says about a signature, written again by hand."""
-    wanted = {"to": to_checksum(bytes.fromhex(TO[2:])), "chain_id": str(CHAIN), "data_length": "0"}
-    return (
-        isinstance(body.content, EthereumTransaction)
-        and wanted.items() <= content.summary.items()
-        and int(content.summary["value_wei"]) <= MAX_VALUE
-        and receipt.principal == "alice"
-    )
 
 
 @dataclass(slots=True)
@@ -109,7 +93,8 @@ class Held:
 
 @dataclass(slots=True, repr=False)
 class Site:
-    """`client` speaks through `relay`. `alice` has rights, `mallory` is a principal without any, `stranger` none."""
+    """`client` speaks through `relay`. `alice` has rights, `olga` approves exports to `recipient`, `mallory` is a
+    principal without any right, `stranger` none. `holds`: what the host has, two of each."""
 
     stack: Stack
     relay: Relay
@@ -117,14 +102,22 @@ class Site:
     client: EnclaveClient
     ledger: Ledger
     alice: Person
+    olga: Person
     mallory: Person
     stranger: Person
     document: Json
     binding: Binding
     signature: str = ""
-    keys: list[Held] = field(default_factory=list)  # two signing keys
-    secrets: list[Held] = field(default_factory=list)  # two secrets
+    holds: dict[str, list[Held]] = field(default_factory=dict)
+    session_keys: tuple[bytes, bytes] = field(
+        default_factory=lambda: (secrets.token_bytes(32), secrets.token_bytes(32))
+    )
     first_state: Json = field(default_factory=dict)
+
+    @property
+    def keys(self) -> list[Held]:
+        """Two signing keys."""
+        return self.holds["keys"]
 
     @property
     def receipt_key(self) -> bytes:
@@ -145,20 +138,43 @@ class Site:
         """An honest request, as the host would pass it on."""
         body = self.body(operation, which=which, **changes)
         held = self.held(operation, which)
-        return Execute(body, (by or self.alice).stamp(body), held.record if held else None)
+        approvals = (self.approval(body),) if operation == "export" else ()
+        return Execute(body, (by or self.alice).stamp(body), held.record if held else None, approvals)
+
+    def approval(self, body: bytes) -> Approval:
+        """Olga's."""
+        text = approval_statement(
+            TENANT, sha256(body), policy_version=self.document["version"], issued_at=self.stack.now_ms()
+        )
+        return self.olga.approval(text)
 
     def held(self, operation: str, which: int = 0) -> Held | None:
         """What the host holds for the operation, None where it needs no record."""
-        if operation not in WITH_RECORD:
-            return None
-        return (self.secrets if operation == "unseal" else self.keys)[which]
+        name = HELD_FOR.get(operation)
+        return None if name is None else self.holds[name][which]
 
     async def pass_on(self, message: Execute, *, timeout_s: float | None = None) -> ExecuteReply | Refusal:
         """Send through the relay. Errors: those of `EnclaveClient.execute`."""
-        return await self.client.execute(message.body, message.stamp, message.record, timeout_s=timeout_s)
+        return await self.client.execute(
+            message.body, message.stamp, message.record, message.approvals, timeout_s=timeout_s
+        )
 
     async def send(self, operation: str, **changes: Any) -> ExecuteReply | Refusal:
         return await self.pass_on(self.message(operation, **changes))
+
+    async def renew(self, held: Held, operation: str) -> Held:
+        """Let Alice change a record, and store what came of it. Errors: AdytumError when it was refused."""
+        body = self.body(operation, key_id=held.key_id)
+        made = _made(await self.pass_on(Execute(body, self.alice.stamp(body), held.record)))
+        return Held(held.key_id, made.record, held.record)
+
+    async def open_session(self, which: int = 0) -> OpenedSession:
+        """A session of Alice's. Errors: BrokenPromiseError when it was refused."""
+        reply = await self.send("open_session", which=which)
+        result = results.parse_result(reply.result) if isinstance(reply, ExecuteReply) else None
+        if not isinstance(result, results.OpenSessionResult):
+            raise BrokenPromiseError("the honest request for a session was refused")
+        return OpenedSession(bytes.fromhex(result.session_id), self.session_keys[which])
 
     async def state(self) -> Json:
         """What no refused manipulation may change, asked without the relay."""
@@ -179,6 +195,20 @@ class Site:
         if found != self.signature:
             raise BrokenPromiseError("the honest request has another signature")
 
+    async def restart(self) -> None:
+        """Judge this boot, and begin another one, with its manifest and policy and nothing else of before."""
+        await self.audit()
+        await self.stack.restart_enclave()
+        self.stack.reconnect()
+        self.client.close()
+        self.client = _client(self.relay)
+        self.ledger = Ledger()
+        self.relay.witness = self.ledger.note
+        await self.client.configure(self.stack.manifest, self.stack.credentials)
+        await self.client.put_policy(TENANT, self.envelope())
+        self.binding = await attested(self)
+        self.first_state = await self.state()
+
     async def audit(self) -> int:
         """Fetch receipts whose answers were lost, and let the ledger judge. Returns the number of signatures."""
         while envelopes := await self.client.get_receipts(self.ledger.missing()):
@@ -187,26 +217,39 @@ class Site:
         return self.ledger.audit(self.receipt_key, is_allowed)
 
     def _fields(self, operation: str, which: int, request_id: str) -> Json:
-        held = self.held(operation, which)
-        if operation == "generate_key":
-            return {"algorithm": "secp256k1", "labels": [LABEL]}
-        if operation == "import_key":
-            key = coincurve.PrivateKey(bytes([which + 1] * 32))
-            return {
-                "algorithm": "secp256k1",
-                "labels": [LABEL],
-                "public_key": key.public_key.format().hex(),
-                "sealed": self.sealed(key.secret, request_id),
-            }
-        if operation == "seal":
-            return {"labels": [LABEL], "sealed": self.sealed(b"correct horse battery staple", request_id)}
-        named = {"key_id": held.key_id if held else ""}
-        if operation == "sign":
-            content = {"type": "ethereum-transaction", "unsigned": TRANSFER}
-            return named | {"path": "", "scheme": "ecdsa-secp256k1", "content": content}
-        if operation == "unseal":
-            return named | {"recipient": X25519PrivateKey.generate().public_key().public_bytes_raw().hex()}
-        return named
+        name = HELD_FOR.get(operation)
+        named = {} if name is None else {"key_id": self.holds[name][which].key_id if self.holds.get(name) else ""}
+        labels = {"labels": [LABEL]}
+        match operation:
+            case "generate_key":
+                return labels | {"algorithm": "secp256k1"}
+            case "generate_seed":
+                return labels
+            case "import_key":
+                key = coincurve.PrivateKey(bytes([which + 1] * 32))
+                known = {"algorithm": "secp256k1", "public_key": key.public_key.format().hex()}
+                return labels | known | {"sealed": self.sealed(key.secret, request_id)}
+            case "import_file":
+                packed = bytes(4) + _MNEMONICS[which]  # no password
+                return labels | {"format": "bip39", "expected": "", "sealed": self.sealed(packed, request_id)}
+            case "seal":
+                return labels | {"sealed": self.sealed(b"correct horse battery staple", request_id)}
+            case "open_session":
+                sealed = self.sealed(self.session_keys[which], request_id)
+                return {"sealed": sealed, "expires_at": self.stack.now_ms() + 600_000}
+            case "sign":
+                content = {"type": "ethereum-transaction", "unsigned": TRANSFER}
+                return named | {"path": "", "scheme": "ecdsa-secp256k1", "content": content}
+            case "derive_key":
+                return named | {"path": PATH, "algorithm": "secp256k1"}
+            case "unseal":
+                return named | {"recipient": X25519PrivateKey.generate().public_key().public_bytes_raw().hex()}
+            case "export":
+                return named | {"recipient": RECIPIENT}
+            case "schedule_deletion":
+                return named | {"waiting_days": 7}
+            case _:
+                return named
 
     def sealed(self, secret: bytes, request_id: str) -> Json:
         """HPKE to the attested key, for this request."""
@@ -223,11 +266,21 @@ def signature_of(reply: ExecuteReply | Refusal) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_site(directory: Path, *, configure: bool = True, **bounds: int) -> AsyncIterator[Site]:
-    """Everything from the first frame on passes the relay. `directory`: private and short."""
+async def open_site(
+    directory: Path,
+    *,
+    anchor: Json | None = None,
+    policy: Json | None = None,
+    charged: Sequence[str] = (),
+    **bounds: int,
+) -> AsyncIterator[Site]:
+    """Everything from the first frame on passes the relay. `directory`: private and short. `anchor`: the manifest's.
+    `policy`: members of the document that are to be otherwise. `charged`: limits of signatures, open from the start."""
     async with contextlib.AsyncExitStack() as cleanup:
         wanted = {"key_ttl_seconds": 0} | bounds
-        stack = await cleanup.enter_async_context(running_stack(directory / "e", bounds=wanted, configure=False))
+        stack = await cleanup.enter_async_context(
+            running_stack(directory / "e", bounds=wanted, configure=False, anchor=anchor)
+        )
         await stack.pipe.close()
         tap = TlsTap(host_socket(stack.directory, limits.KMS_PORT), stack.kms.port)
         await tap.start()
@@ -236,18 +289,26 @@ async def open_site(directory: Path, *, configure: bool = True, **bounds: int) -
         relay = Relay(directory / "h", stack.directory, ledger.note)
         await relay.start()
         cleanup.push_async_callback(relay.close)
-        client = EnclaveClient(UnixEndpoint(relay.front), backoff=Backoff(first=0.0, most=0.0))
-        cleanup.callback(client.close)
-        alice, mallory, stranger = Person.new("alice"), Person.new("mallory"), Person.new("alice")
-        principals = [alice.as_principal("signer"), mallory.as_principal()]
-        document = json.loads(json.dumps(stack.policy(principals, narrow_rules(), version=5)))
+        client = _client(relay)
+        alice, olga, mallory, stranger = (Person.new(name) for name in (OWNER, APPROVER, "mallory", OWNER))
+        principals = [alice.as_principal("signer"), olga.as_principal("approver"), mallory.as_principal()]
+        recipient = X25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+        changes = {
+            "records": {"generation": GENERATION, "min_generation": GENERATION},
+            "recipients": [{"id": RECIPIENT, "public_key": recipient}],
+        } | (policy or {})
+        document = json.loads(json.dumps(stack.policy(principals, narrow_rules(charged), version=5) | changes))
         unknown = Binding(
             protocol=0, build="", boot_id="", manifest_hash="00" * 32, receipt_key="00" * 32, hpke_key="00" * 32
         )
-        site = Site(stack, relay, tap, client, ledger, alice, mallory, stranger, document, unknown)
-        if configure:
-            await _begin(site)
+        site = Site(stack, relay, tap, client, ledger, alice, olga, mallory, stranger, document, unknown)
+        cleanup.callback(lambda: site.client.close())
+        await _begin(site, charged)
         yield site
+
+
+def _client(relay: Relay) -> EnclaveClient:
+    return EnclaveClient(UnixEndpoint(relay.front), backoff=Backoff(first=0.0, most=0.0))
 
 
 async def attested(site: Site) -> Binding:
@@ -265,22 +326,26 @@ async def attested(site: Site) -> Binding:
     ).binding
 
 
-async def _begin(site: Site) -> None:
+async def _begin(site: Site, charged: Sequence[str]) -> None:
     await site.client.configure(site.stack.manifest, site.stack.credentials)
     await site.client.put_policy(TENANT, site.envelope())
     site.binding = await attested(site)
-    for which in range(2):
-        site.keys.append(_made(await site.send("generate_key", which=which)))
-        site.secrets.append(_made(await site.send("seal", which=which)))
-    for held in (*site.keys, *site.secrets):
-        body = request_body(TENANT, "reseal", site.stack.now_ms(), key_id=held.key_id)
-        renewed = _made(await site.pass_on(Execute(body, site.alice.stamp(body), held.record)))
-        held.older, held.record = held.record, renewed.record
+    if charged:
+        reset = sign_reset(draft_reset(TENANT, site.binding.boot_id, "*"), [a.signer for a in site.stack.admins[:2]])
+        await site.client.reset_usage(TENANT, reset)
+    for name, (making, *changes) in _MADE_BY.items():
+        site.holds[name] = [await _hold(site, making, changes, which) for which in range(2)]
     site.signature = signature_of(await site.send("sign"))
-    await site.send("sign", which=1)
-    for which in range(2):
-        await site.send("unseal", which=which)  # the newer version counts from here on (ADR 6)
     site.first_state = await site.state()
+
+
+async def _hold(site: Site, making: str, changes: list[str], which: int) -> Held:
+    held = _made(await site.send(making, which=which))
+    for change in changes:
+        held = await site.renew(held, change)
+    # What this makes is thrown away: `held` was opened for it, and from here on the one before counts as older (ADR 6).
+    await site.renew(held, "reseal")
+    return held
 
 
 def _made(reply: ExecuteReply | Refusal) -> Held:

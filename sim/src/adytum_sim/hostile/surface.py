@@ -20,7 +20,7 @@ from adytum_enclave.core import envelope
 from adytum_enclave.shell import kms
 from adytum_policy.shape import PolicyDocument
 from adytum_verify.document import AttestationDocument
-from adytum_wire import approvals, checkpoints, dsse, messages, receipts, results
+from adytum_wire import approvals, checkpoints, dsse, messages, receipts, recovery, results, usage
 from adytum_wire.binding import Binding
 from adytum_wire.manifest import Manifest
 from adytum_wire.record import Header, Record
@@ -32,6 +32,9 @@ CARRIES: Final[dict[tuple[type[Struct], str], Any]] = {
     (messages.Configure, "manifest"): Manifest,
     (messages.PutPolicy, "envelope"): dsse.Envelope,
     (dsse.Envelope, "payload"): PolicyDocument,
+    (messages.ResetUsage, "envelope"): approvals.UsageReset,  # the payload of another such envelope
+    (messages.PutUsage, "snapshot"): usage.Snapshot,
+    (usage.Snapshot, "header"): usage.SnapshotHeader,
     (messages.Execute, "body"): Body,
     (approvals.Approval, "statement"): approvals.Statement,
     (messages.CheckpointReply, "envelope"): checkpoints.CheckpointEnvelope,
@@ -40,6 +43,9 @@ CARRIES: Final[dict[tuple[type[Struct], str], Any]] = {
     (messages.AttestReply, "binding"): Binding,
     (messages.ExecuteReply, "result"): results.Result,
     (messages.ExecuteReply, "receipt"): receipts.ReceiptEnvelope,
+    (messages.ExecuteReply, "usage"): usage.Snapshot,
+    (messages.ExecuteReply, "recovery"): recovery.RecoveryEnvelope,
+    (recovery.RecoveryEnvelope, "header"): Header,
     (receipts.ReceiptEnvelope, "body"): receipts.Receipt,
 }
 

@@ -18,8 +18,9 @@ from adytum_enclave.core.secrets import Arena, Slot, copy, equal
 from adytum_wire.errors import AdytumError, Code
 
 HASH_SIZE: Final = 32  # bytes
+BLOCK_SIZE: Final = 64  # bytes, SHA-256's; the longest key of HMAC that is not hashed first
 
-_BLOCK: Final = 64  # bytes, SHA-256's block
+_BLOCK: Final = BLOCK_SIZE
 _AES: Final = 16  # bytes, AES's block
 _SPARE: Final = _AES - 1  # bytes that update_into wants behind its output
 MAC_ROOM: Final = _BLOCK + HASH_SIZE  # bytes beside the message in the work slot of `MacKey.verify`
@@ -41,11 +42,12 @@ def expand(prk: Slot, *, info: bytes, target: Slot) -> None:
 
 
 def hmac(key: Slot, message: bytes, target: Slot) -> None:
-    """Fill `target` (32 bytes) with the HMAC-SHA-256 of a public message under a secret key of 32 bytes.
+    """Fill `target` (32 bytes) with the HMAC-SHA-256 of a public message under a secret key of 32 or 64 bytes.
 
-    With the key as salt this is HKDF-Extract. Errors: INTERNAL for other sizes, RESOURCE_EXHAUSTED.
+    A key of another length up to 64 is given in 64 bytes with zeros behind it, which HMAC would put there anyway. With
+    the key as salt this is HKDF-Extract. Errors: INTERNAL for other sizes, RESOURCE_EXHAUSTED.
     """
-    if key.size != HASH_SIZE or target.size != HASH_SIZE:
+    if key.size not in (HASH_SIZE, BLOCK_SIZE) or target.size != HASH_SIZE:
         raise AdytumError(Code.INTERNAL)
     arena = key.arena
     with arena.take(HASH_SIZE) as inner:
@@ -66,10 +68,10 @@ def _pad(key: Slot, pad: tuple[int, bytes], block: Slot, at: int = 0) -> None:
     value, counter = pad
     # Exclusive-or in native code, in constant time: AES in counter mode with a public key, of which each first
     # block of key stream is sixteen bytes of the pad. A loop in Python would look up each byte of the key.
-    for start in range(0, HASH_SIZE, _AES):
+    for start in range(0, key.size, _AES):
         pads = Cipher(algorithms.AES(bytes(_AES)), modes.CTR(counter)).encryptor()
         pads.update_into(key.view[start : start + _AES], block.view[at + start : at + start + _AES + _SPARE])
-    block.view[at + HASH_SIZE : at + _BLOCK] = bytes([value]) * (_BLOCK - HASH_SIZE)
+    block.view[at + key.size : at + _BLOCK] = bytes([value]) * (_BLOCK - key.size)
 
 
 class MacKey:

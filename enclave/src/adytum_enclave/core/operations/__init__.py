@@ -20,6 +20,7 @@ from adytum_wire.requests import (
     RotationStatement,
     ScheduleDeletion,
     Seal,
+    SealAnchor,
     Sign,
     Unseal,
 )
@@ -44,6 +45,8 @@ def carry_out(context: Context) -> KmsSteps:
             return seeds.derive(context, body)
         case Seal() as body:
             return make.seal_secret(context, body)
+        case SealAnchor() as body:
+            return make.seal_anchor(context, body)
         case Unseal() as body:
             return use.unseal(context, body)
         case Reseal() as body:

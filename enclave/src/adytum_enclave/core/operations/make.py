@@ -1,12 +1,13 @@
-"""Operations that make a record: `generate_key`, `import_key`, `seal`."""
+"""Operations that make a record: `generate_key`, `import_key`, `seal`, `seal_anchor`."""
 
 from __future__ import annotations
 
 from adytum_enclave.core import keys
 from adytum_enclave.core.operations.context import Context, KmsSteps, open_sealed, store
+from adytum_enclave.core.usage.credentials import AnchorKey
 from adytum_wire import results
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import GenerateKey, ImportKey, Seal
+from adytum_wire.requests import GenerateKey, ImportKey, Seal, SealAnchor
 from adytum_wire.types import Algorithm, RecordKind
 
 
@@ -48,3 +49,14 @@ def import_key(context: Context, body: ImportKey) -> KmsSteps:
 def seal_secret(context: Context, body: Seal) -> KmsSteps:
     with open_sealed(context, body.sealed) as secret:
         return (yield from store(context, body, RecordKind.SECRET, Algorithm.NONE, b"", secret, results.SealResult))
+
+
+def seal_anchor(context: Context, body: SealAnchor) -> KmsSteps:
+    """Errors: REQUEST_INVALID for what `AnchorKey` would not take."""
+    with open_sealed(context, body.sealed) as secret:
+        AnchorKey.of(secret, code=Code.REQUEST_INVALID, field="$.sealed").wipe()
+        return (
+            yield from store(
+                context, body, RecordKind.ANCHOR_CREDENTIALS, Algorithm.NONE, b"", secret, results.SealAnchorResult
+            )
+        )

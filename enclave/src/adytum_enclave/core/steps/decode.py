@@ -16,7 +16,7 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import Manifest
 from adytum_wire.paths import parse_path
 from adytum_wire.record import Header, Record
-from adytum_wire.requests import Body, DeriveKey, Export, OnRecord, Sign, Unseal
+from adytum_wire.requests import Body, DeriveKey, Export, OnRecord, Reseal, Sign, Unseal
 from adytum_wire.types import RecordKind
 
 _KINDS: dict[type, tuple[RecordKind, ...]] = {
@@ -24,9 +24,11 @@ _KINDS: dict[type, tuple[RecordKind, ...]] = {
     DeriveKey: (RecordKind.HD_SEED,),
     Unseal: (RecordKind.SECRET,),
     Export: (RecordKind.SIGNING_KEY, RecordKind.HD_SEED, RecordKind.SHARE),
+    Reseal: tuple(RecordKind),
 }
 
-_ANY = tuple(RecordKind)
+# Of the anchor's credentials nothing is asked but to seal them again.
+_ANY = tuple(kind for kind in RecordKind if kind is not RecordKind.ANCHOR_CREDENTIALS)
 
 # A pure function of the bytes, and most requests name a record that was named a moment ago. Refusals are not kept.
 _parse_header = lru_cache(maxsize=1024)(records.parse_header)

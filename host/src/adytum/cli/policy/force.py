@@ -1,40 +1,24 @@
-"""`adytum policy`: validate, sign, push, show."""
+"""`adytum policy sign`, `push` and `show`: a document gets its signatures, takes effect, and is read back."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from adytum.cli.options import FILE, ClientOptions, client_options
 from adytum.cli.output import facts, json_option, say
+from adytum.cli.policy.described import described, is_envelope, limits_table, people_table, rules_table
 from adytum.client.policy import add_signature, read_policy, sign_policy
 from adytum.client.signers import load_signer
-from adytum_policy.document import Policy, open_policy, parse_policy
+from adytum_policy.document import open_policy
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import parse_manifest
 from adytum_wire.types import sha256
 
 
-@click.group()
-def policy() -> None:
-    """A tenant's policy: who may use which keys for what. It holds once the quorum of the manifest has signed it."""
-
-
-@policy.command()
-@click.argument("file", type=FILE)
-@json_option
-def validate(file: Path) -> None:
-    """Check a policy document (JSON, unsigned) as the enclave will. The path of the first fault is shown."""
-    payload = file.read_bytes()
-    found = _described(parse_policy(payload), payload)
-    say(found, "The policy is valid.", facts(found))
-
-
-@policy.command()
+@click.command()
 @click.argument("file", type=FILE)
 @click.option(
     "--key", "keys", type=FILE, multiple=True, required=True, help="An admin's private key (PEM); may repeat."
@@ -44,11 +28,11 @@ def validate(file: Path) -> None:
 def sign(file: Path, keys: tuple[Path, ...], out: Path) -> None:
     """Sign a policy document, or add signatures to an envelope that others signed before you.
 
-    FILE is either. Read what you sign: `adytum policy validate`.
+    FILE is either. Read what you sign: `adytum policy validate` and `adytum policy diff`.
     """
     data = file.read_bytes()
     signers = [load_signer(path) for path in keys]
-    if _is_envelope(data):
+    if is_envelope(data):
         envelope = data
         for signer in signers:
             envelope = add_signature(envelope, signer)
@@ -56,11 +40,11 @@ def sign(file: Path, keys: tuple[Path, ...], out: Path) -> None:
         envelope = sign_policy(data, signers)
     payload, parsed, signed = read_policy(envelope)
     out.write_bytes(envelope)
-    found = _described(parsed, payload) | {"signatures": [key.hex() for key in signed]}
+    found = described(parsed, payload) | {"signatures": [key.hex() for key in signed]}
     say(found, facts(found), f"written to {out}")
 
 
-@policy.command()
+@click.command()
 @client_options
 @click.argument("envelope", type=FILE)
 @json_option
@@ -83,11 +67,12 @@ def push(client: ClientOptions, envelope: Path) -> None:
     say(found, f"Version {done.version} of {done.tenant}'s policy is in force.")
 
 
-@policy.command()
+@click.command()
 @client_options
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the envelope here.")
+@click.option("--document", is_flag=True, help="Print the JSON document instead of tables.")
 @json_option
-def show(client: ClientOptions, out: Path | None) -> None:
+def show(client: ClientOptions, out: Path | None, document: bool) -> None:
     """Show the newest policy that the host has, and whose signatures on it verify."""
     if not client.tenant:
         raise click.UsageError("--tenant is needed")
@@ -96,24 +81,21 @@ def show(client: ClientOptions, out: Path | None) -> None:
     payload, parsed, signed = read_policy(found.envelope)
     if out is not None:
         out.write_bytes(found.envelope)
-    described = _described(parsed, payload) | {"signatures": [key.hex() for key in signed]}
-    document = json.loads(payload)
-    say(described | {"policy": document}, facts(described), json.dumps(document, indent=2))
-
-
-def _described(parsed: Policy, payload: bytes) -> dict[str, Any]:
-    return {
-        "tenant": parsed.tenant,
-        "version": parsed.version,
-        "valid_until": datetime.fromtimestamp(parsed.valid_until / 1000, UTC).isoformat(timespec="seconds"),
-        "rules": len(parsed.rules),
-        "digest": sha256(payload).hex(),
-    }
-
-
-def _is_envelope(data: bytes) -> bool:
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and "payloadType" in found
+    about = described(parsed, payload) | {"signatures": [key.hex() for key in signed]}
+    tree = json.loads(payload)
+    if document:
+        say(about | {"policy": tree}, json.dumps(tree, indent=2))
+        return
+    shape = parsed.document
+    say(
+        about | {"policy": tree},
+        facts(about),
+        "",
+        people_table(shape),
+        "",
+        rules_table(shape),
+        "",
+        limits_table(shape) if shape.limits else "no limits",
+        "",
+        "Deny wins; of the allow rules that match, the first whose approvals and limits hold decides.",
+    )
