@@ -21,8 +21,8 @@ from adytum_sim.kms.caller import Caller, Credentials
 from adytum_sim.people import Person
 from adytum_sim.stack import TENANT, Stack, running_stack
 from adytum_wire import dsse, limits, receipts, requests
-from adytum_wire.messages import ExecuteReply, Refusal
 from adytum_wire.binding import parse_binding
+from adytum_wire.messages import ExecuteReply, Refusal
 from adytum_wire.pae import USAGE_RESET, pae
 from adytum_wire.receipts import LimitOutcome
 from adytum_wire.record import Record
@@ -139,11 +139,13 @@ async def open_limited(
     directory: Path, kind: str, *, most: int = 3, window: int = WINDOW, sealed: bool = False, **options: Any
 ) -> AsyncIterator[Limited]:
     """`kind`: the manifest's anchor. The policy is in force and there is one key. A first start knows nothing of
-    before, so limits are open only with `dynamodb` (an empty table), or once admins reset them, which is done here. `sealed`: the
-    table is open to a user of its own, whose credentials only enclaves know."""
+    before, so limits are open only with `dynamodb` (an empty table), or once admins reset them, which is done here.
+    `sealed`: the table is open to a user of its own, whose credentials only enclaves know."""
     async with contextlib.AsyncExitStack() as cleanup:
         dynamo = await cleanup.enter_async_context(running_dynamo()) if kind == "dynamodb" else None
-        anchor = {"kind": kind} if dynamo is None else dynamo.manifest(limits.ANCHOR_PORT, "sealed" if sealed else "host")
+        anchor = (
+            {"kind": kind} if dynamo is None else dynamo.manifest(limits.ANCHOR_PORT, "sealed" if sealed else "host")
+        )
         stack = await cleanup.enter_async_context(running_stack(directory, anchor=anchor, **options))
         if dynamo is not None:
             dynamo.door.known[stack.kms.access_key_id] = stack.kms.role

@@ -59,9 +59,7 @@ async def at_the_table(limited: Limited, operation: str, fields: dict[str, Any],
     signer = Signer(service="dynamodb", region=REGION)
     headers = signer.sign("POST", HOST, sent, body, credentials, now_ms=system_clock_ms())
     answer = await limited.dynamo.door.handle(
-        SignedRequest(
-            method="POST", target="/", headers=[(name.lower(), value) for name, value in headers], body=body
-        )
+        SignedRequest(method="POST", target="/", headers=[(name.lower(), value) for name, value in headers], body=body)
     )
     assert answer is not None
     return "" if answer.status == 200 else json.loads(answer.body)["__type"].split("#")[-1]
@@ -268,9 +266,7 @@ async def test_recovery_holders_get_no_envelope_of_it(anchored: Limited) -> None
     reply = await anchored.stack.ask(anchored.alice, "reseal", key_id=item.key_id, record=item.record)
     assert isinstance(reply, ExecuteReply) and reply.recovery == b""
     assert anchored.key is not None
-    reply = await anchored.stack.ask(
-        anchored.alice, "reseal", key_id=anchored.key.key_id, record=anchored.key.record
-    )
+    reply = await anchored.stack.ask(anchored.alice, "reseal", key_id=anchored.key.key_id, record=anchored.key.record)
     assert isinstance(reply, ExecuteReply) and reply.recovery != b""
 
 

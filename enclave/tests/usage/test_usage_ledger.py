@@ -27,7 +27,9 @@ START = 1_790_000_000_000
 ANCHORS = {
     "none": NoAnchor(),
     "host": HostAnchor(),
-    "dynamodb": DynamoDbAnchor(region="eu-west-1", host="a.example", port=8002, roots=["x"], table="table", credentials="host"),
+    "dynamodb": DynamoDbAnchor(
+        region="eu-west-1", host="a.example", port=8002, roots=["x"], table="table", credentials="host"
+    ),
 }
 
 

@@ -204,6 +204,7 @@ class Service:
             timeout_s=tee.requestTimeoutSeconds,
             desk=self.desk,
             copies=lambda: [{"name": s.name, "problem": s.problem} for s in self.delivery.states.values()],
+            audit=lambda: self.batcher.problem,
             lacks=self.database_watch.shown,
         )
         self._spawn(self.desk.watch())

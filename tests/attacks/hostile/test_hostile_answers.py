@@ -36,6 +36,7 @@ RESULTS = {
     "derive_key": "DeriveKeyResult",
     "sign": "SignResult",
     "seal": "SealResult",
+    "seal_anchor": "SealAnchorResult",
     "unseal": "UnsealResult",
     "reseal": "ResealResult",
     "enable_key": "EnableKeyResult",

@@ -58,6 +58,7 @@ class Parts:
     timeout_s: float
     desk: Desk
     copies: Callable[[], list[dict[str, str]]] = list  # the audit's second copies, and what is wrong with each
+    audit: Callable[[], str] = str  # why receipts cannot be written, a code; "" while they can
     lacks: Callable[[], list[dict[str, Any]]] = list  # what the database lacks (adytum.backup.findings)
 
 
@@ -283,11 +284,13 @@ async def _health(parts: Parts, _request: Request) -> Answer:
     ]
     first = parts.pool.lead()
     health, proof = first.supervisor.health, first.gate.proof
-    ready = database and bool(serving)
+    audit = parts.audit()
+    ready = database and not audit and bool(serving)
     return answer.json_answer(
         {
             "ready": ready,
             "database": "up" if database else "down",
+            "audit": audit or "up",
             "gate": {"open": proof is not None, "reason": first.gate.reason},
             "enclave": None if health is None else health,
             "problem": first.supervisor.problem,

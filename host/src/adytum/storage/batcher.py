@@ -9,7 +9,8 @@ every waiter gets AUDIT_UNAVAILABLE, nothing was stored, and no answer leaves th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import asyncpg
 import msgspec
@@ -24,6 +25,7 @@ from adytum_wire.record import Header
 from adytum_wire.types import Algorithm, RecordKind
 
 MAX_BATCH = 256
+_REMEMBERED_S = 10.0
 
 _REQUESTS = """
 INSERT INTO requests (tenant, request_id, body_hash, stamp_key, operation, state, result, code, field,
@@ -91,8 +93,12 @@ class _LostError(Exception):
 class AuditBatcher:
     """The one writer of outcomes. `commit` returns when the outcome is durable."""
 
-    def __init__(self, database: Database, *, max_batch: int = MAX_BATCH) -> None:
+    def __init__(
+        self, database: Database, *, max_batch: int = MAX_BATCH, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._clock_s = clock_s
+        self._failed_s: float | None = None
         self._coalescer: Coalescer[Outcome, RequestRow | None] = Coalescer(self._flush, max_items=max_batch)
 
     async def commit(self, outcome: Outcome) -> RequestRow | None:
@@ -105,6 +111,14 @@ class AuditBatcher:
         """
         return await self._coalescer.submit(outcome)
 
+    @property
+    def problem(self) -> str:
+        """AUDIT_UNAVAILABLE while the last write failed, but at most for ten seconds: without a request nobody would
+        find out that it works again."""
+        if self._failed_s is None or self._clock_s() - self._failed_s > _REMEMBERED_S:
+            return ""
+        return Code.AUDIT_UNAVAILABLE.value
+
     async def settle(self) -> None:
         """Wait until every outcome that was committed before this call is durable, or has failed."""
         await self._coalescer.settle()
@@ -114,7 +128,9 @@ class AuditBatcher:
 
     async def _flush(self, outcomes: Sequence[Outcome]) -> Sequence[RequestRow | BaseException | None]:
         try:
-            return await self._write(outcomes)
+            written = await self._write(outcomes)
+            self._failed_s = None
+            return written
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
             if len(outcomes) == 1:
                 return [AdytumError(Code.AUDIT_UNAVAILABLE)]
@@ -125,6 +141,7 @@ class AuditBatcher:
                 await self._flush([Outcome(receipt=outcomes[0].receipt)])
                 return [AdytumError(Code.RECORD_ROLLBACK, "$.version")]
         except AdytumError as error:
+            self._failed_s = self._clock_s()
             return [AdytumError(error.code, retry_after_ms=error.retry_after_ms) for _ in outcomes]
         except (asyncpg.PostgresError, ValueError, OverflowError):
             if len(outcomes) == 1:

@@ -28,6 +28,7 @@ CLIENTS: Final = 4
 SPARE: Final = 3  # of alice's signatures: those that fill her limit at the end
 REACHED_S: Final = 30.0
 MODES: Final = tuple(Mode)
+_AT_KMS: Final = (Point.KMS_ASKED, Point.KMS_ANSWERED)  # a request without its approvals does not come so far
 
 
 KINDS: Final = ("sign", "generate_key", "reseal", "approved")
@@ -81,15 +82,42 @@ class Designated(Struct):
     same: int = 0
 
 
-async def run_cell(
-    directory: Path, point: Point, victim: Victim, repeats: int, *, kinds: Sequence[str] = KINDS
+class Blow(Struct, frozen=True, kw_only=True):
+    """One kill: of whom, at which step of which kind of request, and what becomes of the message there."""
+
+    point: Point
+    victim: Victim
+    mode: Mode
+    kind: str
+
+
+def plan(point: Point, victim: Victim, repeats: int) -> list[Blow]:
+    """Kinds and modes take turns, so that in 16 blows each kind meets each mode."""
+    return [
+        Blow(
+            point=point,
+            victim=victim,
+            mode=MODES[(number + number // len(KINDS)) % len(MODES)],
+            kind=KINDS[number % len(KINDS)],
+        )
+        for number in range(repeats)
+    ]
+
+
+async def run_cell(directory: Path, point: Point, victim: Victim, repeats: int) -> CellResult:
+    """As `run_blows`, `repeats` of them at one point with one victim."""
+    return await run_blows(directory, plan(point, victim, repeats), point=point.value, victim=victim.value)
+
+
+async def run_blows(
+    directory: Path, blows: Sequence[Blow], *, point: str = "several", victim: str = "several"
 ) -> CellResult:
-    """`repeats` kills of `victim` at the point, one after the other, in a deployment in `directory`, which must not
-    exist. Errors: RuntimeError, OSError, TimeoutError when a part does not come up."""
+    """`blows`, one after the other, in a deployment in `directory`, which must not exist. `point`, `victim`: for the
+    result. Errors: RuntimeError, OSError, TimeoutError when a part does not come up."""
     began = time.perf_counter()
     directory.mkdir(mode=0o711, parents=True)
     directory.chmod(0o711)
-    async with open_site(directory, clients=CLIENTS, most=repeats + SPARE) as site:
+    async with open_site(directory, clients=CLIENTS, most=len(blows) + SPARE) as site:
         http = site.http
         made = Designated([], [], [])
         load_keys = [await _make(site, site.crowd[n], LOAD, made, http) for n in range(CLIENTS)]
@@ -98,16 +126,14 @@ async def run_cell(
         await drive(site, first, http)  # alice's limit has been charged, so there is a snapshot to present
         resealed = await _make(site, site.alice, PLAIN, made, http)
         async with _loaded(site, load_keys) as load:
-            for number in range(repeats):
-                kind = kinds[number % len(kinds)]
-                asked = await _designate(site, kind, resealed, made, http)
-                late = kind == "approved" and (number // len(kinds)) % 2 == 0
-                if kind == "approved" and (late or point in (Point.KMS_ASKED, Point.KMS_ANSWERED)):
-                    await drive(site, asked, http, through=False)  # it waits; the strike is at its second way through
+            for number, blow in enumerate(blows):
+                asked = await _designate(site, blow.kind, resealed, made, http)
+                if blow.kind == "approved" and (number % 2 or blow.point in _AT_KMS):
+                    await drive(site, asked, http, through=False)  # it waits; the blow is at its second way through
                 await load.all_served()
-                await _strike(site, asked, point, victim, MODES[(number + number // len(kinds)) % len(MODES)], made)
+                await _strike(site, asked, blow, made)
             await load.all_served()
-        verdict = await judge(site, [*made.asked, *load.asked], load)
+        verdict = await judge(site, [*made.asked, *load.asked])
         conflicts = [a for a in (*made.asked, *load.asked) if a.code]
         made.problems += [f"{a.request_id}: {a.code}" for a in conflicts]
         return _result(point, victim, made, load, verdict, len(conflicts), time.perf_counter() - began)
@@ -133,30 +159,30 @@ async def _designate(site: Site, kind: str, resealed: str, made: Designated, htt
     return asked
 
 
-async def _strike(site: Site, asked: Asked, point: Point, victim: Victim, mode: Mode, made: Designated) -> None:
+async def _strike(site: Site, asked: Asked, blow: Blow, made: Designated) -> None:
     """Send, kill at the point, revive, and send the same bytes until there is a final answer; then three times more."""
     struck_at = 0.0
 
     def kill() -> None:
         nonlocal struck_at
         struck_at = time.perf_counter()
-        site.kill(victim)
+        site.kill(blow.victim)
 
-    strike = Strike(point, mode, asked.request_id, kill)
+    strike = Strike(blow.point, blow.mode, asked.request_id, kill)
     site.watch.arm(strike)
     async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
         driving = asyncio.create_task(_drive(site, asked, http, made))
         try:
             await asyncio.wait_for(strike.done.wait(), REACHED_S)
         except TimeoutError:
-            made.problems.append(f"{asked.request_id}: never came to {point}")
+            made.problems.append(f"{asked.request_id}: never came to {blow.point}")
             await driving
             return
         finally:
             site.watch.strike = None
         made.kills += 1
-        await site.revive(victim)
-        if mode is Mode.HELD:
+        await site.revive(blow.victim)
+        if blow.mode is Mode.HELD:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(site.ready(), HELD_S)
         strike.revived.set()
@@ -189,11 +215,11 @@ async def _loaded(site: Site, keys: list[str]) -> AsyncIterator[Load]:
 
 
 def _result(
-    point: Point, victim: Victim, made: Designated, load: Load, verdict: Verdict, conflicts: int, seconds: float
+    point: str, victim: str, made: Designated, load: Load, verdict: Verdict, conflicts: int, seconds: float
 ) -> CellResult:
     return CellResult(
-        point=point.value,
-        victim=victim.value,
+        point=point,
+        victim=victim,
         kills=made.kills,
         recovered=len(made.recovery_s),
         same_bytes=made.same,
@@ -216,4 +242,4 @@ def _result(
 def broken(point: Point, victim: Victim, problem: str) -> CellResult:
     """A cell that could not be run to its end."""
     numbers = {field.name: 0 for field in msgspec.structs.fields(CellResult) if field.type in (int, float)}
-    return CellResult(point=point.value, victim=victim.value, problems=[problem], **numbers)  # type: ignore[arg-type]
+    return CellResult(point=point.value, victim=victim.value, problems=[problem], **numbers)

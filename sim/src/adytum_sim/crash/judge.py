@@ -22,7 +22,7 @@ import asyncpg
 
 from adytum.client.checks import check_answer
 from adytum.client.errors import UntrustedError
-from adytum_sim.crash.asking import Asked, Load, ask_for_key, ask_to_sign, drive
+from adytum_sim.crash.asking import Asked, ask_for_key, ask_to_sign, drive
 from adytum_sim.crash.points import Victim
 from adytum_sim.crash.site import PLAIN, Site
 from adytum_verify import verify_archived_enclave, verify_chain
@@ -54,12 +54,12 @@ class Verdict:
         self.problems.append(f"{kind}: {text}")
 
 
-async def judge(site: Site, asked: list[Asked], load: Load) -> Verdict:
+async def judge(site: Site, asked: list[Asked]) -> Verdict:
     """`asked`: every request of the cell. Asks a few more, until alice's limit is full."""
     verdict = Verdict()
     await _fill(site, asked, verdict)
     await _judge_usage(site, asked, verdict)
-    await _quiet(site, verdict)
+    await _trail_ends(site, verdict)
     rows = await site.fetch("SELECT chain, sequence, envelope, body_hash FROM receipts ORDER BY chain, sequence")
     verdict.receipts = len(rows)
     keys = await _judge_chains(site, rows, verdict)
@@ -97,6 +97,8 @@ async def _judge_usage(site: Site, asked: Sequence[Asked], verdict: Verdict) -> 
     wanted = Counter[tuple[str, str]]()
     for person in (site.alice, *site.crowd):
         done, scope = _signed(asked, person.name), f"principal:{person.name}"
+        if not done:
+            continue
         if person is site.alice:
             wanted["signatures", scope] = len(done)
             wanted["wei", scope] = sum(a.wei for a in done)
@@ -139,11 +141,6 @@ async def _trail_ends(site: Site, verdict: Verdict) -> None:
     except TimeoutError:
         verdict.note("broken_chains", f"{rows[0]['n']} of {health.receipts} receipts of the running enclave are stored")
     site.boots.append(health.boot_id)
-
-
-async def _quiet(site: Site, verdict: Verdict) -> None:
-    """The boot that runs now."""
-    await _trail_ends(site, verdict)
 
 
 async def _judge_chains(site: Site, rows: Sequence[asyncpg.Record], verdict: Verdict) -> dict[str, bytes]:

@@ -78,18 +78,19 @@ class PostgresRequests:
     """What a client sends: first a message without a type, then as the server's."""
 
     def __init__(self) -> None:
-        self._first: Framed | None = Framed(4, lambda head: int.from_bytes(head, "big"))
+        self._held: bytes | None = b""  # of the first message; None once it is through
         self._rest = postgres_answers()
 
     def feed(self, data: bytes) -> list[bytes]:
-        if self._first is None:
+        if self._held is None:
             return self._rest.feed(data)
-        found = self._first.feed(data)
-        if not found:
+        self._held += data
+        end = int.from_bytes(self._held[:4], "big")
+        if len(self._held) < max(end, 4):
             return []
-        self._first = None
-        rest = b"".join(found[1:])  # nothing follows the first message before the server has answered
-        return [found[0], *(self._rest.feed(rest) if rest else [])]
+        first, rest = self._held[:end], self._held[end:]
+        self._held = None
+        return [first, *self._rest.feed(rest)]
 
 
 @dataclass(slots=True)

@@ -87,6 +87,12 @@ _KEPT_USAGE: Final = Stop(
     malformed=("USAGE_INVALID",),
     note="limits stay closed until the genuine snapshot comes",
 )
+_KEPT_ACCESS: Final = Stop(
+    step="enclave core/usage/credentials.py, " + _UNSEAL.removeprefix("enclave "),
+    codes=("RECORD_MISMATCH", "RECORD_TAMPERED", "RECORD_RETIRED", "RECORD_ROLLBACK", "RECORD_INVALID"),
+    malformed=(*MALFORMED, "RECORD_INVALID"),
+    note="with every field inside; what waits for the anchor goes on waiting",
+)
 _KEPT_SNAPSHOT: Final = Stop(
     step=_LEDGER + ", when the host presents it",
     codes=("USAGE_INVALID", "USAGE_ROLLBACK"),
@@ -171,6 +177,9 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "PutUsage": _all("type", _MESSAGE)
     | _all("tenant", Stop(step=_LEDGER, codes=("TENANT_UNKNOWN", "USAGE_INVALID"), malformed=MALFORMED))
     | _all("snapshot", Stop(step=_LEDGER, codes=("USAGE_INVALID", "USAGE_ROLLBACK"), malformed=MALFORMED)),
+    "PutAnchorCredentials": _all("type", _MESSAGE)
+    | _all("tenant", Stop(step="enclave core/control.py", codes=("TENANT_UNKNOWN",), malformed=MALFORMED))
+    | _all("record", _KEPT_ACCESS),
     "ResetUsage": _all("type", Stop(step=_WIRE, codes=MALFORMED, malformed=(*MALFORMED, "POLICY_INVALID")))
     | _all("tenant", Stop(step=_RESET, codes=("TENANT_UNKNOWN", "USAGE_INVALID"), malformed=MALFORMED))
     | _all("envelope", Stop(step=_RESET, codes=("USAGE_INVALID", "POLICY_QUORUM"), malformed=MALFORMED)),
@@ -254,7 +263,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "Kms": _all("region account keys host port roots credentials", _MEASURED),
     "NoAnchor": _all("kind", _MEASURED),
     "HostAnchor": _all("kind", _MEASURED),
-    "DynamoDbAnchor": _all("kind region host port roots table", _MEASURED),
+    "DynamoDbAnchor": _all("kind region host port roots table credentials", _MEASURED),
     "Tenant": _all("id kms_key admins threshold", _MEASURED),
     "Admin": _all("id scheme public_key", _MEASURED),
     "Bounds": _all("request_past_ms request_future_ms approval_past_ms", _MEASURED)
@@ -277,6 +286,7 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "GenerateSeedResult": _all(_STORED + _STATE, _ANSWER),
     "ImportKeyResult": _all(_STORED + _STATE, _ANSWER),
     "SealResult": _all(_STORED + _STATE, _ANSWER),
+    "SealAnchorResult": _all(_STORED + _STATE, _ANSWER),
     "ResealResult": _all(_STORED + _STATE, _ANSWER),
     "EnableKeyResult": _all(_STORED + _STATE, _ANSWER),
     "DisableKeyResult": _all(_STORED + _STATE, _ANSWER),
@@ -451,7 +461,7 @@ SCENARIOS: Final = (
 
 _HOSTILE = "tests/attacks/hostile/test_hostile_"
 _RESULTS = (
-    *("GenerateKeyResult", "GenerateSeedResult", "ImportKeyResult", "SealResult", "ResealResult"),
+    *("GenerateKeyResult", "GenerateSeedResult", "ImportKeyResult", "SealResult", "SealAnchorResult", "ResealResult"),
     *("EnableKeyResult", "DisableKeyResult", "ScheduleDeletionResult", "CancelDeletionResult"),
     *("DeriveKeyResult", "SignResult", "UnsealResult", "OpenSessionResult", "RotationStatementResult"),
 )
@@ -467,6 +477,7 @@ _TESTS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     ),
     (("SessionStamp",), "requests.py::test_a_changed_session_stamp_is_refused"),
     (("PutUsage", "Snapshot", "SnapshotHeader"), "usage.py::test_a_changed_snapshot_is_refused"),
+    (("PutAnchorCredentials",), "anchor.py::test_changed_credentials_of_the_anchor_are_refused"),
     (("UsageReset",), "usage.py::test_a_changed_reset_opens_no_limit"),
     (("RecoveryEnvelope",), "usage.py::test_a_changed_part_of_a_recovery_envelope_is_noticed"),
     (("LimitOutcome",), "usage.py::test_a_changed_charge_in_the_receipt_is_noticed"),

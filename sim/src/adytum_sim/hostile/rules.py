@@ -34,7 +34,7 @@ GENERATION: Final = 2  # records are sealed under it, and those below it are ret
 # "vault": for keys whose use others must approve (tests/attacks/hostile/test_hostile_approvals.py)
 _LABELS: Final = ([LABEL], ["vault"])
 _KEEP: Final = (
-    "generate_key", "generate_seed", "import_key", "import_file", "seal", "unseal", "reseal",
+    "generate_key", "generate_seed", "import_key", "import_file", "seal", "seal_anchor", "unseal", "reseal",
     "enable_key", "disable_key", "schedule_deletion", "cancel_deletion", "delete_key",
 )  # fmt: skip
 

@@ -67,7 +67,8 @@ HELD_FOR: Final = {
 }
 WITH_RECORD: Final = tuple(name for name in HELD_FOR if name != "delete_key")
 OPERATIONS: Final = (
-    *("generate_key", "generate_seed", "import_key", "import_file", "seal", "rotation_statement", "open_session"),
+    *("generate_key", "generate_seed", "import_key", "import_file", "seal", "seal_anchor"),
+    *("rotation_statement", "open_session"),
     *WITH_RECORD,
 )
 # How the host came to what it holds: the operation that made it, and the changes since, the last of them twice.
@@ -234,6 +235,11 @@ class Site:
                 return labels | {"format": "bip39", "expected": "", "sealed": self.sealed(packed, request_id)}
             case "seal":
                 return labels | {"sealed": self.sealed(b"correct horse battery staple", request_id)}
+            case "seal_anchor":
+                access = (
+                    b'{"access_key_id":"AKIAIOSFODNN7EXAMPLE","secret_access_key":"wJalrXUtnFEMI/K7MDENG/bPxRfi%02d"}'
+                )
+                return labels | {"sealed": self.sealed(access % which, request_id)}
             case "open_session":
                 sealed = self.sealed(self.session_keys[which], request_id)
                 return {"sealed": sealed, "expires_at": self.stack.now_ms() + 600_000}
@@ -274,8 +280,23 @@ async def open_site(
     charged: Sequence[str] = (),
     **bounds: int,
 ) -> AsyncIterator[Site]:
-    """Everything from the first frame on passes the relay. `directory`: private and short. `anchor`: the manifest's.
-    `policy`: members of the document that are to be otherwise. `charged`: limits of signatures, open from the start."""
+    """`bare_site`, with everything that it holds. `charged`: limits of signatures, open from the start."""
+    async with bare_site(directory, anchor=anchor, policy=policy, charged=charged, **bounds) as site:
+        await _fill(site, charged)
+        yield site
+
+
+@contextlib.asynccontextmanager
+async def bare_site(
+    directory: Path,
+    *,
+    anchor: Json | None = None,
+    policy: Json | None = None,
+    charged: Sequence[str] = (),
+    **bounds: int,
+) -> AsyncIterator[Site]:
+    """Its policy in force, and nothing made yet. Everything from the first frame on passes the relay. `directory`:
+    private and short. `anchor`: the manifest's. `policy`: members of the document that are to be otherwise."""
     async with contextlib.AsyncExitStack() as cleanup:
         wanted = {"key_ttl_seconds": 0} | bounds
         stack = await cleanup.enter_async_context(
@@ -303,7 +324,9 @@ async def open_site(
         )
         site = Site(stack, relay, tap, client, ledger, alice, olga, mallory, stranger, document, unknown)
         cleanup.callback(lambda: site.client.close())
-        await _begin(site, charged)
+        await client.configure(stack.manifest, stack.credentials)
+        await client.put_policy(TENANT, site.envelope())
+        site.binding = await attested(site)
         yield site
 
 
@@ -326,10 +349,7 @@ async def attested(site: Site) -> Binding:
     ).binding
 
 
-async def _begin(site: Site, charged: Sequence[str]) -> None:
-    await site.client.configure(site.stack.manifest, site.stack.credentials)
-    await site.client.put_policy(TENANT, site.envelope())
-    site.binding = await attested(site)
+async def _fill(site: Site, charged: Sequence[str]) -> None:
     if charged:
         reset = sign_reset(draft_reset(TENANT, site.binding.boot_id, "*"), [a.signer for a in site.stack.admins[:2]])
         await site.client.reset_usage(TENANT, reset)
