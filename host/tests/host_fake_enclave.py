@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class ScriptedEnclave:
         self.refuse_as = "deny"
         self.delay_s = 0.0
         self.phase = READY
-        self.on_execute: Callable[[], None] = lambda: None
+        self.on_execute: Callable[[], Awaitable[None] | None] = lambda: None  # what it gives is waited for
         self.executed = 0  # messages
         self.effects = 0  # requests that were carried out anew
         self.approvals: list[tuple[Approval, ...]] = []  # of each message
@@ -236,7 +236,9 @@ class ScriptedEnclave:
         self._up()
         self.executed += 1
         self.approvals.append(approvals)
-        self.on_execute()
+        waits = self.on_execute()
+        if waits is not None:
+            await waits
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         if not signatures.is_valid(stamp.scheme, stamp.public_key, pae(REQUEST, body), stamp.signature):

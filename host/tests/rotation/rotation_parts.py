@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -75,6 +75,7 @@ class FakeService:
         self.before: Callable[[Reseal], None] = lambda body: None
         self.after: Callable[[Reseal], None] = lambda body: None
         self.most_at_once = 0
+        self.most_in_call = 0
         self._at_once = 0
         self._database = database
         self._batcher = AuditBatcher(database)
@@ -98,6 +99,10 @@ class FakeService:
         await asyncio.gather(
             *(self._batcher.commit(Outcome(receipt=self.receipt("r-seeded00"), record=row)) for row in rows)
         )
+
+    async def batch(self, raws: Sequence[bytes]) -> list[Any]:
+        self.most_in_call = max(self.most_in_call, len(raws))
+        return list(await asyncio.gather(*map(self.repeat, raws), return_exceptions=True))
 
     async def repeat(self, raw: bytes) -> Any:
         self._at_once += 1
