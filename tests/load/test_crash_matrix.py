@@ -54,10 +54,7 @@ async def test_a_charge_written_late_is_known_to_the_next_boot(short_directory: 
     """The enclave dies when its answer is about to become durable, and its successor is up before that."""
     await short_run(
         short_directory,
-        [
-            Blow(point=point, victim=ENCLAVE, mode=Mode.HELD, kind="sign")
-            for point in (Point.INSERT, Point.COMMIT, Point.COMMITTED, Point.REPLY)
-        ],
+        [Blow(point=point, victim=ENCLAVE, mode=Mode.HELD, kind="sign") for point in (Point.INSERT, Point.REPLY)],
     )
 
 
@@ -81,7 +78,8 @@ async def honest(site: Site) -> list[Asked]:
 async def tamper(site: Site, statement: str, *arguments: Any) -> None:
     connection = await asyncpg.connect(site.postgres.dsn())
     try:
-        await connection.execute("SET session_replication_role = replica")
+        for table in ("receipts", "key_envelopes"):  # what the owner of the tables can do to them
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
         assert await connection.execute(statement, *arguments) not in ("UPDATE 0", "INSERT 0 0")
     finally:
         await connection.close()
@@ -94,7 +92,7 @@ async def test_the_judge_notices_what_is_wrong(short_directory: Path) -> None:
         snapshot = (await site.fetch("SELECT snapshot FROM usage_snapshots"))[0]["snapshot"]
         clean = await judge(site, asked)
         assert clean.problems == []
-        assert clean.receipts > len(asked)
+        assert clean.receipts == len(asked), "one for each request, and two refusals among them"
         # a signature that the sealed usage knows nothing of, and the limit is full by now
         await tamper(site, "UPDATE usage_snapshots SET snapshot = $1, version = 1::bigint << 60", snapshot)
         await tamper(site, "UPDATE receipts SET body_hash = sha256('x') WHERE request_id = $1", asked[1].request_id)

@@ -63,6 +63,7 @@ def is_valid(scheme: Scheme, public_key: bytes, message: bytes, signature: bytes
     return True
 
 
+@lru_cache(maxsize=256)
 def _is_sound_ed25519(public_key: bytes) -> bool:
     """RFC 8032, 5.1.3: y is below p and on the curve. Loading checks nothing but the length."""
     y = int.from_bytes(public_key, "little") & (2**255 - 1)  # the top bit is the sign of x

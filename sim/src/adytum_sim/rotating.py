@@ -33,6 +33,7 @@ from adytum.rotation.queue import Queue
 from adytum.rotation.wiring import Rotator, open_database
 from adytum.settings import Settings, load
 from adytum.storage.database import Database
+from adytum_sim.bench.owners import owned_by
 from adytum_sim.bench.records import make_records, seed
 from adytum_sim.demo.transfer import Transfer
 from adytum_sim.host import Host, running_host
@@ -167,12 +168,13 @@ class Site:
             await rotator.close()
             await database.close()
 
-    async def worker_process(self, *more: str) -> asyncio.subprocess.Process:
-        """`adytum rotate worker` as a process of its own. The caller ends it."""
+    async def worker_process(self, *more: str, stderr: int | None = None) -> asyncio.subprocess.Process:
+        """`adytum rotate worker` as a process of its own. The caller ends it, and reads `stderr` where it is a pipe."""
         code = "from adytum.cli import main; main()"
         return await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, "rotate", "worker", "-c", str(self.config), "--log-level", "warning", *more,
             stdin=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
@@ -194,7 +196,8 @@ class Site:
                 )
                 for _ in range(clients)
             ]
-            tasks = [asyncio.create_task(traffic.run(one, number)) for number, one in enumerate(found)]
+            with owned_by("client"):
+                tasks = [asyncio.create_task(traffic.run(one, number)) for number, one in enumerate(found)]
             try:
                 yield traffic
             finally:

@@ -23,6 +23,7 @@ from adytum.kms_policy import Image, Roles
 from adytum.kms_policy.render import key_policy as render_key_policy
 from adytum.pipe import Pipe
 from adytum_enclave.shell.imds import HOST as IMDS_HOST
+from adytum_sim.bench.owners import owned_by
 from adytum_sim.enclave.config import StandInConfig
 from adytum_sim.enclave.measure import source_pcrs
 from adytum_sim.enclave.process import EnclaveProcess
@@ -254,9 +255,10 @@ async def running_stack(
     async with contextlib.AsyncExitStack() as cleanup:
         kms_secrets: list[bytes] = []
         random_bytes = _remembering(kms_secrets) if witness else os.urandom
-        kms = await cleanup.enter_async_context(
-            running_kms(random_bytes=random_bytes, accept_unsigned_documents=guest is not None)
-        )
+        with owned_by("kms"):
+            kms = await cleanup.enter_async_context(
+                running_kms(random_bytes=random_bytes, accept_unsigned_documents=guest is not None)
+            )
         pki = directory / "pki"
         kms.pki.save(pki)
         key_arn, *others = [kms.create_key() for _ in range(kms_keys)]
@@ -281,16 +283,17 @@ async def running_stack(
         cleanup.push_async_callback(enclave.stop)
         await enclave.start()
         endpoint = enclave.endpoint
-        pipe = await cleanup.enter_async_context(
-            Pipe(
-                endpoint,
-                limits.KMS_PORT,
-                kms.host,
-                443,
-                allow=frozenset({(kms.host, 443)}),
-                dial_to=("127.0.0.1", kms.port),
+        with owned_by("pipe"):
+            pipe = await cleanup.enter_async_context(
+                Pipe(
+                    endpoint,
+                    limits.KMS_PORT,
+                    kms.host,
+                    443,
+                    allow=frozenset({(kms.host, 443)}),
+                    dial_to=("127.0.0.1", kms.port),
+                )
             )
-        )
         if imds:
             metadata = await cleanup.enter_async_context(
                 running_imds(kms.service, now_ms=system_clock_ms, random_bytes=os.urandom)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,14 +14,15 @@ from adytum_sim.hostile.cases import BLOB, locate, variants, words_of
 from adytum_sim.hostile.examples import examples
 from adytum_sim.hostile.ledger import BrokenPromiseError, Ledger
 from adytum_sim.hostile.manipulations import manipulations
-from adytum_sim.hostile.paths import BASE64, JSON, MSGPACK, edit, find
+from adytum_sim.hostile.paths import BASE64, JSON, MSGPACK, array, edit, find
+from adytum_sim.hostile.rules import APPROVER, PATH, RECIPIENT, Json, is_allowed
 from adytum_sim.hostile.surface import structs, surface
 from adytum_sim.hostile.tls_tap import Direction, spoil
-from adytum_wire import messages
+from adytum_wire import messages, receipts
 from adytum_wire.errors import AdytumError
 from adytum_wire.frames import Frame, Kind
 from adytum_wire.messages import ExecuteReply, Health, PutPolicy, Refusal
-from adytum_wire.requests import Body
+from adytum_wire.requests import Body, parse_body
 
 
 def test_a_path_reaches_through_every_layer_and_back() -> None:
@@ -63,6 +65,54 @@ def test_a_variant_knows_whether_it_is_malformed() -> None:
 def test_enumerations_and_tags_are_found() -> None:
     assert set(words_of("Stamp", "scheme")) == {"ed25519", "p256", "secp256k1"}
     assert {"configure", "execute", "refusal"} <= set(words_of("Hello", "type"))
+
+
+def test_the_words_of_a_literal_are_found() -> None:
+    assert set(words_of("Kms", "credentials")) == {"pushed", "imds"}
+    assert set(words_of("Statement", "decision")) == {"approve", "reject"}
+
+
+def test_a_list_with_names_is_edited_in_its_place() -> None:
+    parts = array("header", "ciphertext_blob", "data_key_ciphertext")
+    snapshot = msgspec.msgpack.encode([b"{}", b"sealed", b"key"])
+    assert edit(snapshot, (MSGPACK, parts, "header"), lambda _: b"[]") == msgspec.msgpack.encode(
+        [b"[]", b"sealed", b"key"]
+    )
+    found = list(variants(snapshot, "Snapshot", (MSGPACK, parts), "ciphertext_blob"))
+    assert {v.malformed for v in found} == {True, False}
+    for variant in found:
+        items = msgspec.msgpack.decode(variant.payload)
+        assert variant.malformed or (len(items) == 3 and items[::2] == [b"{}", b"key"])
+    with pytest.raises(ValueError, match="zip"):
+        find(msgspec.msgpack.encode([b"{}"]), (MSGPACK, parts))
+
+
+BODY = {"v": 1, "tenant": "acme", "request_id": "r-00000001", "issued_at": 1}
+KEY_ID = "key-" + "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "is_right"),
+    [
+        ({"operation": "derive_key", "key_id": KEY_ID, "path": PATH, "algorithm": "secp256k1"}, {}, True),
+        ({"operation": "derive_key", "key_id": KEY_ID, "path": "m/0", "algorithm": "secp256k1"}, {}, False),
+        ({"operation": "export", "key_id": KEY_ID, "recipient": RECIPIENT}, {}, False),
+        ({"operation": "export", "key_id": KEY_ID, "recipient": RECIPIENT}, {"approvals": ["approve"]}, True),
+        ({"operation": "export", "key_id": KEY_ID, "recipient": RECIPIENT}, {"approvals": ["again"]}, False),
+        ({"operation": "export", "key_id": KEY_ID, "recipient": "host"}, {"approvals": ["approve"]}, False),
+        ({"operation": "generate_seed", "labels": ["treasury"]}, {}, True),
+        ({"operation": "generate_seed", "labels": ["cold"]}, {}, False),
+        ({"operation": "disable_key", "key_id": KEY_ID}, {}, True),
+        ({"operation": "disable_key", "key_id": KEY_ID}, {"principal": "mallory"}, False),
+        ({"operation": "rotation_statement"}, {}, True),
+    ],
+)
+def test_what_was_carried_out_is_judged_by_hand(fields: Json, changes: Json, is_right: bool) -> None:
+    """The judge of the audit says no to what the policy of a site does not allow."""
+    given = [{"principal": APPROVER, "digest": "0" * 64, "outcome": one} for one in changes.get("approvals", [])]
+    envelope = receipt(1, **({"operation": fields["operation"]} | changes | {"approvals": given}))
+    found = receipts.parse_receipt(receipts.parse_envelope(envelope).body.encode())
+    assert is_allowed(parse_body(json.dumps(BODY | fields).encode()), None, found) is is_right
 
 
 def test_a_blob_comes_apart_at_the_envelopes_sizes() -> None:

@@ -33,7 +33,8 @@ def test_a_new_field_is_missed() -> None:
 
 def test_the_surface_is_what_a_host_carries() -> None:
     assert {"Execute", "Header", "Receipt", "Manifest", "PolicyDocument", "Binding", "SignResult"} <= structs().keys()
-    assert len(surface()) >= 280
+    assert {"SessionStamp", "Statement", "SnapshotHeader", "RecoveryEnvelope", "UsageReset"} <= structs().keys()
+    assert len(surface()) >= 690
     assert not FIELDS.keys() & {"Sign", "PolicyDocument"}  # declared by the signature that covers them
 
 

@@ -14,13 +14,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import asyncpg
 import msgspec
 
 from adytum.backup import facts, programs
+from adytum.backup.connection import connected
 from adytum.backup.errors import BackupCode, BackupError
 from adytum.backup.manifest import DUMP, MANIFEST, BackupManifest, write
-from adytum.storage.errors import typed
 
 
 async def create(dsn: str, out: Path, *, now_ms: Callable[[], int], pg_bin: Path | None = None) -> BackupManifest:
@@ -49,17 +48,12 @@ async def create(dsn: str, out: Path, *, now_ms: Callable[[], int], pg_bin: Path
 
 async def _dump(dsn: str, file: Path, program: Path, now_ms: int) -> BackupManifest:
     place, environment = programs.split_dsn(dsn)
-    with typed():
-        connection = await asyncpg.connect(dsn, timeout=10)
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
-                manifest = await facts.gather(connection, now_ms=now_ms)
-                wanted = ["--format=custom", "--compress=gzip:1", "--no-owner", "--no-privileges"]
-                wanted += [f"--snapshot={snapshot}", f"--file={file}", f"--dbname={place}"]
-                await programs.run(program, wanted, environment=environment)
-        finally:
-            await connection.close()
+    async with connected(dsn, snapshot=True) as connection:
+        snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
+        manifest = await facts.gather(connection, now_ms=now_ms)
+        wanted = ["--format=custom", "--compress=gzip:1", "--no-owner", "--no-privileges"]
+        wanted += [f"--snapshot={snapshot}", f"--file={file}", f"--dbname={place}"]
+        await programs.run(program, wanted, environment=environment)
     return manifest
 
 

@@ -18,10 +18,10 @@ from typing import Any, Final
 import asyncpg
 
 from adytum.app import anchors_of, read_manifest, running_service
+from adytum.backup.connection import connected
 from adytum.backup.errors import BackupCode, BackupError
 from adytum.client import AsyncAdytum, load_signer
 from adytum.settings import Audit, Canary, Http, Settings
-from adytum.storage.errors import typed
 from adytum_verify import AllowList
 from adytum_wire.errors import AdytumError
 from adytum_wire.manifest import manifest_hash
@@ -60,12 +60,8 @@ async def drill(dsn: str, client_for: ClientFor, *, boots: Collection[str], samp
     backed-up database. Errors: DRILL_ENCLAVE (nothing was opened), STORAGE_UNAVAILABLE, `adytum.client.errors` when the
     enclave cannot be verified. A record that does not open is no error: its code says why.
     """
-    with typed():
-        connection = await asyncpg.connect(dsn, timeout=10)
-        try:
-            rows = await connection.fetch(_SAMPLE, sample)
-        finally:
-            await connection.close()
+    async with connected(dsn) as connection:
+        rows = await connection.fetch(_SAMPLE, sample)
     for tenant in sorted({row["tenant"] for row in rows}):
         enclave = await client_for(tenant).attestation()
         if enclave.binding.boot_id in boots:

@@ -10,8 +10,8 @@ rows are checked before migrations, which may add some. Rights are not in a dump
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ import asyncpg
 
 from adytum.backup import chains, compare, facts, findings, programs
 from adytum.backup.chains import Trust, Verified
+from adytum.backup.connection import connected
 from adytum.backup.create import measure
 from adytum.backup.errors import BackupCode, BackupError
 from adytum.backup.findings import Finding
 from adytum.backup.manifest import DUMP, MANIFEST, BackupManifest, read
 from adytum.storage import migrate
-from adytum.storage.errors import typed
 
 _CHECK_TIMEOUT_S = 600.0  # for one query of a check
 
@@ -144,34 +144,18 @@ async def inspect(
     report.findings = list(dict.fromkeys(report.findings))
 
 
-@asynccontextmanager
-async def _reading(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection in one read-only snapshot. Errors: STORAGE_UNAVAILABLE."""
-    with typed():
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=_CHECK_TIMEOUT_S)
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                yield connection
-        finally:
-            await connection.close()
+def _reading(dsn: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
+    return connected(dsn, query_s=_CHECK_TIMEOUT_S, snapshot=True)
 
 
 async def _require_empty(dsn: str) -> None:
-    with typed():
-        connection = await asyncpg.connect(dsn, timeout=10)
-        try:
-            there = await facts.tables(connection)
-        finally:
-            await connection.close()
+    async with connected(dsn) as connection:
+        there = await facts.tables(connection)
     if there:
         raise BackupError(BackupCode.NOT_EMPTY, there[0])
 
 
 async def _analyze(dsn: str) -> None:
     """Without statistics the first queries of a large database take the wrong way."""
-    with typed():
-        connection = await asyncpg.connect(dsn, timeout=10)
-        try:
-            await connection.execute("ANALYZE")
-        finally:
-            await connection.close()
+    async with connected(dsn) as connection:
+        await connection.execute("ANALYZE")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from adytum.client.batch import send_batch
 from adytum.client.checks import Answer
 from adytum.client.conversation import Conversation, Network, PolicyInForce, Unsealed, receipts_page
 from adytum.client.facades import AsyncApprovals, AsyncRequests, steps_of
@@ -20,6 +21,7 @@ from adytum.client.imports import FileFormat
 from adytum.client.signers import Signer
 from adytum.client.steps import Call, Came, Pause, Retries, Steps
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
+from adytum_wire.errors import AdytumError
 from adytum_wire.requests import Content
 from adytum_wire.types import Algorithm, SigningScheme
 
@@ -245,6 +247,11 @@ class AsyncAdytum:
         """Send a signed body again as it was (`UnreachableError.body`, or kept by you): the same answer comes back, or
         the request is carried out now if it never was. Only within the enclave's request window."""
         return await self._run(self._talk.repeat(body))
+
+    async def batch(self, bodies: Sequence[bytes]) -> list[Answer | AdytumError]:
+        """Send many signed bodies at once: for each, in order, its proven answer, or the error that `repeat` would have
+        raised. No transaction: each stands alone. Errors: of the batch as a whole (`adytum.client.batch`)."""
+        return await self._run(send_batch(self._talk, bodies))
 
     async def put_policy(self, envelope: bytes) -> PolicyInForce:
         """Put a policy that the tenant's admin quorum signed (`adytum.client.policy`)."""

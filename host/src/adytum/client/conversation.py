@@ -16,7 +16,7 @@ from adytum.client.checks import Answer, check_answer, check_refusal
 from adytum.client.errors import PendingError, RefusedError, UnreachableError, UntrustedError
 from adytum.client.imports import FileFormat, pack_file
 from adytum.client.signers import Signer
-from adytum.client.steps import Call, Came, Failure, Retries, Steps, ask, fetch, read
+from adytum.client.steps import SESSION_GONE, Call, Came, Failure, Retries, Steps, ask, fetch, read
 from adytum.client.trust import Trust
 from adytum.service.admit import STAMP_HEADER, format_stamp
 from adytum.service.requests.shapes import PendingAnswer
@@ -86,7 +86,6 @@ _PATHS: dict[type, str] = {
 }
 
 
-_SESSION_GONE = frozenset({Code.SESSION_UNKNOWN, Code.SESSION_EXPIRED})
 _SESSION_MARGIN_MS = 5_000  # between our clock and the enclave's
 
 
@@ -314,6 +313,10 @@ class Conversation:
         self._session = Session(bytes.fromhex(answer.result.session_id), key, body.expires_at)
         return answer
 
+    @property
+    def has_session(self) -> bool:
+        return self._session is not None
+
     def close_session(self) -> None:
         self._session = None
 
@@ -368,9 +371,13 @@ class Conversation:
 
     def _send_bytes(self, raw: bytes, body: Body) -> Steps[Answer]:
         came, failure = yield from self._ask_stamped(raw, body)
-        if failure is not None and failure.code in _SESSION_GONE and self._session is not None:
+        if failure is not None and failure.code in SESSION_GONE and self._session is not None:
             self.close_session()  # the enclave started anew, or the time is up: the same request under the key itself
             came, failure = yield from self._ask_stamped(raw, body)
+        return (yield from self.conclude(raw, body, came, failure))
+
+    def conclude(self, raw: bytes, body: Body, came: Came, failure: Failure | None) -> Steps[Answer]:
+        """What came, verified, as the caller gets it."""
         if failure is not None:
             raise (yield from self._refusal(raw, body, came.status, failure))
         if came.status == 202:
@@ -381,11 +388,12 @@ class Conversation:
         return check_answer(raw, body, bytes(success.result), receipt, receipt_key=key)
 
     def _ask_stamped(self, raw: bytes, body: Body) -> Steps[tuple[Came, Failure | None]]:
-        headers = {STAMP_HEADER: format_stamp(self._stamp(raw, body)), "Content-Type": "application/json"}
+        headers = {STAMP_HEADER: format_stamp(self.stamp(raw, body)), "Content-Type": "application/json"}
         call = Call(method="POST", path=_PATHS[type(body)], content=raw, headers=headers)
         return (yield from ask(call, self.retries, body.request_id))
 
-    def _stamp(self, raw: bytes, body: Body) -> AnyStamp:
+    def stamp(self, raw: bytes, body: Body) -> AnyStamp:
+        """By the session where there is one, else by the key."""
         session, signed = self._session, pae(REQUEST, raw)
         if session is not None and not isinstance(body, OpenSession):
             if self._now_ms() < session.expires_at - _SESSION_MARGIN_MS:

@@ -16,6 +16,7 @@ from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
 from adytum_wire.errors import Code
 
 T = TypeVar("T")
+SESSION_GONE = frozenset({Code.SESSION_UNKNOWN, Code.SESSION_EXPIRED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +90,9 @@ def ask(call: Call, retries: Retries, request_id: str = "") -> Steps[tuple[Came,
     failures = 0
     while True:
         came = yield call
-        if came.status in (200, 202):  # 202: it waits for approvals
+        failure = failure_in(came)
+        if failure is None:
             return came, None
-        failure = _failure(came)
         if not failure.code.retryable:
             return came, failure
         failures += 1
@@ -117,7 +118,10 @@ def read(body: bytes, kind: type[T]) -> T:
         raise UntrustedError(Code.MESSAGE_INVALID) from None
 
 
-def _failure(came: Came) -> Failure:
+def failure_in(came: Came) -> Failure | None:
+    """None: it is an answer, or (202) it waits for approvals."""
+    if came.status in (200, 202):
+        return None
     if came.status == 0:
         return Failure(_Problem(Code.PEER_UNAVAILABLE.value))
     try:

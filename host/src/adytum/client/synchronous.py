@@ -12,6 +12,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adytum.client.asynchronous import TIMEOUT_S, clock_ms, jitter
+from adytum.client.batch import send_batch
 from adytum.client.checks import Answer
 from adytum.client.conversation import Conversation, Network, PolicyInForce, Unsealed, receipts_page
 from adytum.client.facades import Approvals, Requests, steps_of
@@ -19,6 +20,7 @@ from adytum.client.imports import FileFormat
 from adytum.client.signers import Signer
 from adytum.client.steps import Call, Came, Pause, Retries, Steps
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
+from adytum_wire.errors import AdytumError
 from adytum_wire.requests import Content
 from adytum_wire.types import Algorithm, SigningScheme
 
@@ -225,6 +227,11 @@ class Adytum:
         """Send a signed body again as it was (`UnreachableError.body`, or kept by you): the same answer comes back, or
         the request is carried out now if it never was. Only within the enclave's request window."""
         return self._run(self._talk.repeat(body))
+
+    def batch(self, bodies: Sequence[bytes]) -> list[Answer | AdytumError]:
+        """Send many signed bodies at once: for each, in order, its proven answer, or the error that `repeat` would have
+        raised. No transaction: each stands alone. Errors: of the batch as a whole (`adytum.client.batch`)."""
+        return self._run(send_batch(self._talk, bodies))
 
     def put_policy(self, envelope: bytes) -> PolicyInForce:
         """Put a policy that the tenant's admin quorum signed (`adytum.client.policy`)."""

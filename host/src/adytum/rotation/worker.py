@@ -1,4 +1,5 @@
-"""A worker: leases batches of the jobs that run, and sends one `reseal` for each record, `in_flight` of them at once.
+"""A worker: leases batches of the jobs that run, and sends one `reseal` for each record, `in_flight` of them at once,
+many in one call.
 
 Any number of workers may run, on any host that reaches the database and a service. One that dies leaves its batches to
 the others when its heartbeats stop; what it had under way ends by itself in the service, and is found done.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -28,6 +29,7 @@ from adytum.rotation.job import Failure, Job
 from adytum.rotation.plan import Target
 from adytum.rotation.queue import Lease, Queue
 from adytum.rotation.throttle import Taken, take_from
+from adytum.storage.coalescer import Coalescer
 from adytum.storage.database import Database
 from adytum_wire.errors import AdytumError, Code
 
@@ -38,6 +40,7 @@ POLL_S: Final = 0.25  # how soon a pause is heard
 LEASE_S: Final = 30.0
 IN_FLIGHT: Final = 16
 _BATCHES: Final = 2  # at once, so that nothing waits for the last record of one
+_CALLS: Final = 2  # to the service at once, for the same reason; each carries its share of what is in flight
 _BACKOFF_S: Final = (0.2, 5.0)
 _MAX_TRIES: Final = 200  # of a request whose id the enclave holds for another body
 
@@ -61,6 +64,8 @@ class Resealer(Protocol):
     """Sends stamped bodies for one tenant, and verifies what comes back: `adytum.client.AsyncAdytum`."""
 
     async def repeat(self, body: bytes) -> Answer: ...
+
+    async def batch(self, bodies: Sequence[bytes]) -> list[Answer | AdytumError]: ...
 
 
 class _StoppedError(Exception):
@@ -90,6 +95,8 @@ class Worker:
         self._identity = identity
         self._now_ms = now_ms
         self._slots = asyncio.Semaphore(in_flight)
+        self._most = max(1, -(-in_flight // _CALLS))
+        self._senders: dict[str, Coalescer[bytes, Answer]] = {}
         self._lease_s = lease_s
         self._poll_s = poll_s
         self._running: dict[str, Job] = {}
@@ -247,6 +254,14 @@ class Worker:
         async with self._database.connection() as connection:
             return await take_from(connection, job_id, wanted)
 
+    def _sender(self, tenant: str) -> Coalescer[bytes, Answer]:
+        """What is to be sent while the calls are busy goes together into the next."""
+        found = self._senders.get(tenant)
+        if found is None:
+            found = Coalescer(self._resealer(tenant).batch, max_items=self._most, workers=_CALLS)
+            self._senders[tenant] = found
+        return found
+
     async def _reseal(self, batch: Batch, item: Item, target: Target) -> str | Failure:
         """Until it is known how the record ended. Errors: _StoppedError."""
         job_id, wait_s = batch.lease.job_id, _BACKOFF_S[0]
@@ -254,7 +269,7 @@ class Worker:
             self._require(job_id)
             await self._keep_young(batch, target)
             try:
-                await self._resealer(target.tenant).repeat(batches.reseal_body(target, item, batch.issued_at))
+                await self._sender(target.tenant).submit(batches.reseal_body(target, item, batch.issued_at))
             except RefusedError as error:
                 verdict = await self._refused(batch, item, target, error)
                 if verdict is not None:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from adytum.service import answer
 from adytum.service.admit import STAMP_HEADER
 from adytum.service.answer import Answer
+from adytum.service.batch import MAX_BYTES, run_batch
+from adytum.service.batch import PATH as BATCH
 from adytum.service.story import Story
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
@@ -38,10 +40,11 @@ STAMPED: Final[dict[str, frozenset[str]]] = {
     "/v1/rotation": frozenset({"rotation_statement"}),
     "/v1/sessions": frozenset({"open_session"}),
 }
+_ANY: Final = frozenset().union(*STAMPED.values())
 
 
 class Edge:
-    """The ASGI application. `rest` gets every request that is not a POST to one of `STAMPED`."""
+    """The ASGI application. `rest` gets every request that is not a POST to one of `STAMPED`, or a batch of those."""
 
     def __init__(self, story: Story, rest: AsgiApp) -> None:
         self._story = story
@@ -53,7 +56,18 @@ class Edge:
             if operations is not None:
                 await self._stamped(operations, scope, receive, send)
                 return
+            if scope["path"] == BATCH:
+                await self._batch(scope, receive, send)
+                return
         await self._rest(scope, receive, send)
+
+    async def _batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(scope, receive, MAX_BYTES)
+        except AdytumError as error:
+            await reply(send, answer.failure(error))
+            return
+        await reply(send, await run_batch(self._story, body, _ANY))
 
     async def _stamped(self, operations: frozenset[str], scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -29,7 +29,7 @@ log = logging.getLogger("adytum.supervisor")
 POLL_S = 1.0
 CREDENTIALS_S = 60.0
 POLICIES_S = 5.0
-ACCESS_S = 10.0  # between looks for new credentials of the anchor's table
+ACCESS_S = 5.0  # between looks for new credentials of the anchor's table
 
 
 class Supervisor:

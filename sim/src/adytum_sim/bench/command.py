@@ -117,13 +117,16 @@ def rotation(records: str, workers: int, in_flight: int, clients: int, kms_delay
 @click.option("--partial", type=click.Path(path_type=Path, dir_okay=False), help="Keep the JSON so far in this file.")
 @click.option(
     "--page",
+    "pages",
+    multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Run nothing: print the reference page of this JSON.",
+    help="Run nothing: print the reference page of this JSON; several times for a run in parts.",
 )
-def crash(repeats: int, steps: str, killed: str, as_json: bool, partial: Path | None, page: Path | None) -> None:
+def crash(repeats: int, steps: str, killed: str, as_json: bool, partial: Path | None, pages: tuple[Path, ...]) -> None:
     """Kill enclave, host and database at each step of a request, under load, and count what was lost or doubled."""
-    if page is not None:
-        click.echo(crashes.page(msgspec.json.decode(page.read_bytes(), type=crashes.Report)), nl=False)
+    if pages:
+        parts = [msgspec.json.decode(page.read_bytes(), type=crashes.Report) for page in pages]
+        click.echo(crashes.page(crashes.merged(parts)), nl=False)
         return
     wanted = _members(Point, steps, "--steps"), _members(Victim, killed, "--killed")
 

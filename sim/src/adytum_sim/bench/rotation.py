@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
+import click
 import msgspec
 from msgspec import Struct
 from rich.console import Console
@@ -24,23 +24,31 @@ from rich.table import Table
 from adytum.cli.output import table
 from adytum.rotation.progress import Progress
 from adytum_sim.bench.drive import process_seconds
+from adytum_sim.bench.owners import OTHERS, counting
 from adytum_sim.rotating import Site, running_rotation
 
 _TICK_S: Final = 0.5
+_TOGETHER: Final = ("kms", "pipe", "client", OTHERS)
+_SAY_S: Final = 30.0
 _ENDED: Final = ("complete", "incomplete", "paused")
 
 
 class Split(Struct, frozen=True, kw_only=True):
-    """For one record. `kms_ms`: waiting for KMS's two answers, in the enclave. The rest: processor time of each
-    process, in which several records are under way; `kms_cpu_ms` is the stand-in's work without its TLS, `host_cpu_ms`
-    the service's process without it (the signing clients run in it too)."""
+    """For one record. `kms_ms`: waiting for KMS's two answers, in the enclave. The rest: processor time.
+
+    The stand-in (`kms_cpu_ms`, its TLS included), the byte pipe, the signing clients and the service share a process
+    and its loop; `loop_cpu_ms` is what that spent between their callbacks. `total_cpu_ms`: of everything."""
 
     kms_ms: float
     kms_cpu_ms: float
     enclave_cpu_ms: float
-    host_cpu_ms: float
+    service_cpu_ms: float
+    pipe_cpu_ms: float
+    client_cpu_ms: float
+    loop_cpu_ms: float
     worker_cpu_ms: float
     postgres_cpu_ms: float
+    total_cpu_ms: float
 
 
 class RotationMeasured(Struct, frozen=True, kw_only=True):
@@ -65,39 +73,36 @@ class RotationMeasured(Struct, frozen=True, kw_only=True):
     split: Split
 
 
-@dataclass(slots=True)
-class _Work:
-    """Time that the stand-in's KMS spent on requests, in this process."""
-
-    seconds: float = 0.0
-
-
 async def run(
     directory: Path, records: int, *, workers: int, in_flight: int, clients: int, kms_delay_ms: int
 ) -> RotationMeasured:
     """One rotation of `records`. Errors: AdytumError, OSError, RotationError."""
     seeding = time.perf_counter()
-    async with running_rotation(directory, records=records, durable=True, in_flight=in_flight) as site:
+    async with (
+        contextlib.AsyncExitStack() as cleanup,
+        running_rotation(directory, records=records, durable=True, in_flight=in_flight) as site,
+    ):
         seeded = time.perf_counter() - seeding
-        work = _measure_kms(site)
         site.stack.kms.faults.set(delay_ms=kms_delay_ms)
         await site.put_policy(generation=2)
         before = (await site.stack.client.health()).counters
         async with _workers(site, workers) as pids, site.traffic(clients) as traffic:
             await traffic.more(1)
+            parts = cleanup.enter_context(counting())
             cpu = _cpu(site, pids)
-            work.seconds = 0.0
             began = time.perf_counter()
             job = await site.start(batch=100)
             prepared = time.perf_counter() - began
             ended = await _wait(site, job.id)
             seconds = time.perf_counter() - began
-            spent = {name: value - cpu[name] for name, value in _cpu(site, pids).items()}
+            spent = {name: value - cpu[name] for name, value in _cpu(site, pids).items()} | parts
         counters = (await site.stack.client.health()).counters
         calls = counters["kms_calls"] - before.get("kms_calls", 0)
         first, last = await _rates(site, job.id)
         done = max(1, ended.resealed)
         waited_us = counters["kms_us"] - before.get("kms_us", 0)
+        each = {name: value / done * 1e3 for name, value in spent.items()}
+        together = sum(each.get(name, 0.0) for name in _TOGETHER)
         return RotationMeasured(
             records=records,
             seeded_seconds=seeded,
@@ -116,47 +121,45 @@ async def run(
             kms_calls=calls,
             split=Split(
                 kms_ms=2 * waited_us / calls / 1e3,
-                kms_cpu_ms=work.seconds / done * 1e3,
-                enclave_cpu_ms=spent["enclave"] / done * 1e3,
-                host_cpu_ms=(spent["host"] - work.seconds) / done * 1e3,
-                worker_cpu_ms=spent["worker"] / done * 1e3,
-                postgres_cpu_ms=spent["postgres"] / done * 1e3,
+                kms_cpu_ms=each.get("kms", 0.0),
+                enclave_cpu_ms=each["enclave"],
+                service_cpu_ms=each.get(OTHERS, 0.0),
+                pipe_cpu_ms=each.get("pipe", 0.0),
+                client_cpu_ms=each.get("client", 0.0),
+                loop_cpu_ms=each["host"] - together,
+                worker_cpu_ms=each["worker"],
+                postgres_cpu_ms=each["postgres"],
+                total_cpu_ms=sum(each[name] for name in ("host", "enclave", "worker", "postgres")),
             ),
         )
 
 
-def _measure_kms(site: Site) -> _Work:
-    work, service = _Work(), site.stack.kms.service
-    handle: Any = service.handle
-
-    def timed(*arguments: Any, **more: Any) -> Any:
-        begun = time.thread_time()
-        try:
-            return handle(*arguments, **more)
-        finally:
-            work.seconds += time.thread_time() - begun
-
-    service.handle = timed  # type: ignore[method-assign]
-    return work
-
-
 @contextlib.asynccontextmanager
 async def _workers(site: Site, count: int) -> AsyncIterator[list[int]]:
-    processes = [await site.worker_process() for _ in range(count)]
+    processes = [await site.worker_process(stderr=asyncio.subprocess.PIPE) for _ in range(count)]
     try:
+        for process in processes:
+            if process.stderr is not None:
+                await process.stderr.readline()  # it says that it runs: what its start took is not counted
         yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            await process.wait()
+            await process.communicate()
 
 
 async def _wait(site: Site, job_id: str) -> Progress:
+    said = begun = time.perf_counter()
     while True:
         found = await site.progress(job_id)
         if found.state in _ENDED:
             return found
+        now = time.perf_counter()
+        if now - said >= _SAY_S:
+            said = now
+            done = found.total - found.left
+            click.echo(f"{now - begun:.0f} s: {done} of {found.total} records, {found.state}", err=True)
         await asyncio.sleep(_TICK_S)
 
 

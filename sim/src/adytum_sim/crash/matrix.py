@@ -102,6 +102,13 @@ async def run(
     return Report(repeats=repeats, cells=cells)
 
 
+def merged(parts: Sequence[Report]) -> Report:
+    """One report of a run in parts, in the order of the matrix."""
+    order = {(point.value, victim.value): (n, m) for n, point in enumerate(Point) for m, victim in enumerate(Victim)}
+    cells = sorted((cell for part in parts for cell in part.cells), key=lambda cell: order[cell.point, cell.victim])
+    return Report(repeats=min(part.repeats for part in parts), cells=cells)
+
+
 def show(report: Report, console: Console) -> None:
     """As a table."""
     shown = table(*(name.upper() for name in _COLUMNS), rows=[_row(cell) for cell in report.cells])

@@ -75,7 +75,8 @@ class HostProcess:
         await self.gone()
         parent, self._parent = self._parent, None
         if parent is not None:
-            parent.kill()
+            if parent.returncode is None:
+                parent.kill()
             await parent.wait()
 
 

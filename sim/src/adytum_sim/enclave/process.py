@@ -35,6 +35,7 @@ class EnclaveProcess:
         self.log: list[str] = []
         self._hardened = hardened
         self._process: asyncio.subprocess.Process | None = None
+        self._is_killed = False
         self._reader: asyncio.Task[None] | None = None
 
     @property
@@ -103,11 +104,14 @@ class EnclaveProcess:
         """SIGKILL without waiting; `kill` then waits for the end."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
+            self._is_killed = True
 
     async def _end(self, signum: signal.Signals) -> None:
         process, self._process = self._process, None
+        is_killed, self._is_killed = self._is_killed, False
         if process is not None and process.returncode is None:
-            process.send_signal(signum)
+            if not is_killed:  # a second signal would take the end away from who waits for it
+                process.send_signal(signum)
             try:
                 async with asyncio.timeout(10):
                     await process.wait()

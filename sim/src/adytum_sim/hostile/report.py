@@ -24,7 +24,8 @@ every way that its type has: *swap* (the same field of another request), *reloca
 (an earlier one), *truncate*, *flip* (a bit or a character), *forge* (other words, other types, unknown fields, one
 more), *reorder*, *drop*. After each attack the enclave has the same phase, boot and policies; the honest request still
 has its one signature; and at the end the receipts are one chain from the first on under the attested key, each answer
-is the one that its receipt names, and each signature is over content that the policy allows.
+is the one that its receipt names, and each request that was carried out is one that the policy allows, its content
+decoded again.
 
 The fields are found by introspection. A field that is added to the protocol and not declared fails the suite. What
 one signature covers (the body of a request, the payload of a policy) is declared as a whole.
