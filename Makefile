@@ -20,7 +20,7 @@ demo: setup
 	@$(BIN)/adytum demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not image"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not image"
 
 test-image: setup
 	$(BIN)/python -m pytest -m image --durations=5
