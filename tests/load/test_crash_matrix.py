@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from adytum_sim.crash.asking import Asked, ask_for_key, ask_to_sign, drive
-from adytum_sim.crash.cell import Blow, plan, run_blows
+from adytum_sim.crash.cell import Blow, broken, plan, run_blows
 from adytum_sim.crash.judge import judge
+from adytum_sim.crash.matrix import Report, merged, page
 from adytum_sim.crash.points import Mode, Point, Victim
 from adytum_sim.crash.site import PLAIN, Site, open_site
 from adytum_sim.crash.wires import PostgresRequests, frames
@@ -61,6 +62,16 @@ async def test_a_charge_written_late_is_known_to_the_next_boot(short_directory: 
 def test_each_kind_of_request_meets_each_mode() -> None:
     met = {(blow.kind, blow.mode) for blow in plan(Point.COMMIT, HOST, 20)}
     assert len(met) == 16
+
+
+def test_a_run_in_parts_makes_one_page() -> None:
+    first = Report(repeats=20, cells=[broken(Point.COMMIT, HOST, "it did not come up")])
+    again = Report(repeats=20, cells=[broken(Point.COMMIT, HOST, ""), broken(Point.LOOKUP, ENCLAVE, "")])
+    whole = merged([first, again])
+    assert [(cell.point, cell.victim) for cell in whole.cells] == [("lookup", "enclave"), ("commit", "host")]
+    assert whole.cells[1].problems == [""]
+    assert whole.failures == 40
+    assert "| commit | host | 0 |" in page(whole)
 
 
 # --- the judge

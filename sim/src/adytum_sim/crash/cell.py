@@ -189,6 +189,7 @@ async def _strike(site: Site, asked: Asked, blow: Blow, made: Designated) -> Non
         await driving
         if asked.is_done:
             made.recovery_s.append(time.perf_counter() - struck_at)
+            await site.ready()  # the answer may have left before the kill
             for _ in range(3):
                 await send(site, asked, http)
             made.same += len(asked.results) >= 4 and len(set(asked.results)) == 1

@@ -103,9 +103,10 @@ async def run(
 
 
 def merged(parts: Sequence[Report]) -> Report:
-    """One report of a run in parts, in the order of the matrix."""
+    """One report of a run in parts, in the matrix's order. Of a cell that was run again the later result counts."""
     order = {(point.value, victim.value): (n, m) for n, point in enumerate(Point) for m, victim in enumerate(Victim)}
-    cells = sorted((cell for part in parts for cell in part.cells), key=lambda cell: order[cell.point, cell.victim])
+    newest = {(cell.point, cell.victim): cell for part in parts for cell in part.cells}
+    cells = [newest[place] for place in sorted(newest, key=order.__getitem__)]
     return Report(repeats=min(part.repeats for part in parts), cells=cells)
 
 
@@ -145,7 +146,8 @@ def _summary(report: Report) -> str:
     cells = report.cells
     kills = sum(cell.kills for cell in cells)
     return (
-        f"{len(cells)} cells, {kills} kills, {sum(cell.load for cell in cells):,} requests of the load meanwhile, "
+        f"{len(cells)} of {len(Point) * len(Victim)} cells, {kills} kills, "
+        f"{sum(cell.load for cell in cells):,} requests of the load meanwhile, "
         f"{sum(cell.receipts for cell in cells):,} receipts verified: {sum(cell.double_effects for cell in cells)} "
         f"double effects, {sum(cell.lost_receipts for cell in cells)} lost receipts, "
         f"{sum(cell.leaked_reservations for cell in cells)} leaked reservations."
