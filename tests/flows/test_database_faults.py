@@ -301,7 +301,10 @@ async def _no_trigger(site: Site) -> None:
     await site.sql("DROP TRIGGER fault ON receipts", "DROP FUNCTION fault")
 
 
-@pytest.mark.parametrize("fault", [killed, gone, read_only, full, slow, locked, barred, exhausted], ids=lambda f: f.__name__)
+FAULTS = [killed, gone, read_only, full, slow, locked, barred, exhausted]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
 async def test_the_database_fails_under_traffic_and_everything_recovers_by_itself(site: Site, fault: Any) -> None:
     async with site.traffic() as traffic:
         await fault(site, traffic)

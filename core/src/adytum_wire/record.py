@@ -29,8 +29,8 @@ from adytum_wire.types import (
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything about a record that must not be confused. `public_key` is hex, empty for all kinds but `signing-key`. `generation`: of the policy under which it was sealed. `delete_after`: 0 unless its deletion is
-    pending."""
+    """Everything about a record that must not be confused. `public_key` is hex, empty for all kinds but `signing-key`.
+    `generation`: of the policy under which it was sealed. `delete_after`: 0 unless its deletion is pending."""
 
     v: Literal[1] = 1
     tenant: TenantId

@@ -176,8 +176,8 @@ def _put_usage(enclave: Enclave, request: PutUsage) -> ControlSteps:
 
 
 def _put_anchor_credentials(enclave: Enclave, request: PutAnchorCredentials) -> ControlSteps:
-    """Errors: TENANT_UNKNOWN, USAGE_INVALID where the manifest wants no such record, RECORD_INVALID, RECORD_MISMATCH with
-    the field, RECORD_RETIRED, RECORD_ROLLBACK, RECORD_TAMPERED, what KMS answers; those in force stay."""
+    """Errors: TENANT_UNKNOWN, USAGE_INVALID where the manifest wants no such record, RECORD_INVALID, RECORD_MISMATCH
+    with the field, RECORD_RETIRED, RECORD_ROLLBACK, RECORD_TAMPERED, what KMS answers; those in force stay."""
     _tenant(enclave, request.tenant)
     header = enclave.anchor_keys.admit(request.tenant, request.record, _require(enclave).manifest)
     answer = yield from ask(request.record, header, versions=enclave.versions, shared=False)

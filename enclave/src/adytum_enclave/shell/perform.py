@@ -35,8 +35,8 @@ MAX_PCRS = 32
 
 class Performer:
     """`kms`: the client, once there is a manifest. `recipient_spki`: our RSA key, DER, for KMS to answer to.
-    `executor`: one thread, since the NSM driver serialises its calls anyway. `anchor`: a tenant's, where the manifest names
-    one."""
+    `executor`: one thread, since the NSM driver serialises its calls anyway. `anchor`: a tenant's, where the manifest
+    names one."""
 
     def __init__(
         self,

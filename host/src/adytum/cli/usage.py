@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from adytum.cli.options import FILE, ClientOptions, client_options
 from adytum.cli.anchor import render_anchor_policies, seal_anchor
+from adytum.cli.options import FILE, ClientOptions, client_options
 from adytum.cli.output import facts, json_option, say, table
 from adytum.client.signers import load_signer
 from adytum.client.usage import draft_reset, read_reset, sign_reset

@@ -433,7 +433,6 @@ class Conversation:
         verified = yield from self._refusal_receipt(raw, body, bytes(failure.receipt), failure.code)
         return RefusedError(failure.code, failure.error.field, status=status, receipt=verified)
 
-
     def _refusal_receipt(self, raw: bytes, body: Body, receipt: bytes, code: Code) -> Steps[VerifiedReceipt | None]:
         if receipt == b"null":
             return None

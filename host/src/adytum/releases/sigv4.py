@@ -24,9 +24,7 @@ def signed_headers(
     """The headers to send with `body` to KMS. `target`: e.g. "TrentService.Decrypt". `now_ms`: since the epoch; AWS
     takes five minutes either way."""
     headers = {"content-type": "application/x-amz-json-1.1", "host": host, "x-amz-target": target}
-    return signed(
-        "POST", "/", headers, body=body, service="kms", region=region, credentials=credentials, now_ms=now_ms
-    )
+    return signed("POST", "/", headers, body=body, service="kms", region=region, credentials=credentials, now_ms=now_ms)
 
 
 def signed(

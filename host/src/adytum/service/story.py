@@ -125,9 +125,7 @@ class Story:
 
     async def _carry(self, route: Route, admitted: Admitted, record: Record | None) -> Carried:
         with self._metrics.stage("enclave"):
-            return await carry(
-                route, admitted, record, timeout_s=self._enclave_timeout_s, pending_ms=self._pending_ms
-            )
+            return await carry(route, admitted, record, timeout_s=self._enclave_timeout_s, pending_ms=self._pending_ms)
 
     async def _carry_newer(self, route: Route, admitted: Admitted, sent: Record | None, refused: Carried) -> Carried:
         """The record was read just before a reseal became visible. Look once more; if it is the same, that is that."""

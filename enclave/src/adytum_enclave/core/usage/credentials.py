@@ -120,8 +120,8 @@ class AnchorKeys:
         return self._is_wanted and tenant not in self._held
 
     def require(self, body: Body) -> None:
-        """Errors: ANCHOR_UNAVAILABLE for all but `seal_anchor` while credentials are waited for: the policy in force may
-        be an older one, which only the anchor could tell."""
+        """Errors: ANCHOR_UNAVAILABLE for all but `seal_anchor` while credentials are waited for: the policy in force
+        may be an older one, which only the anchor could tell."""
         if self.is_waiting(body.tenant) and not isinstance(body, SealAnchor):
             raise AdytumError(Code.ANCHOR_UNAVAILABLE, "credentials")
 
