@@ -11,10 +11,10 @@ import pytest
 from wallet import Wallet, allow_everything, ethereum, made, refused
 
 from adytum_sim.inside import Inside
-from adytum_sim.people import Person
+from adytum_sim.people import Person, request_body
 from adytum_wire import results
 from adytum_wire.errors import Code
-from adytum_wire.messages import ExecuteReply, Refusal
+from adytum_wire.messages import Execute, ExecuteReply, Refusal
 from adytum_wire.record import Record, parse_header
 from adytum_wire.types import KeyState
 
@@ -98,13 +98,25 @@ def test_a_disabled_key_signs_nothing_until_it_is_enabled(held: Held) -> None:
     assert encoded[0] == encoded[1]
 
 
-def test_the_older_record_of_a_disabled_key_is_refused_within_the_boot(held: Held) -> None:
-    """Roll back: the host kept the record from before; it counts as older once the newer one has opened."""
-    active = held.step("disable_key")
-    held.step("enable_key")
-    held.step("disable_key")
+@pytest.mark.parametrize("step", ["disable_key", "schedule_deletion"])
+def test_the_record_from_before_a_key_was_disabled_is_refused_at_once(held: Held, step: str) -> None:
+    """Roll back: the host kept the record that says active. The newer one need not have been opened for that."""
+    active = held.step(step, **({"waiting_days": 7} if step == "schedule_deletion" else {}))
     refused(held.sign(active), Code.RECORD_ROLLBACK)
     refused(held.sign(), Code.KEY_STATE)
+
+
+def test_a_lost_answer_to_a_disable_can_be_had_again(held: Held) -> None:
+    """The host lost the new record: the same request gives it again, and the key is not locked for ever."""
+    body = request_body("acme", "disable_key", held.inside.clock_ms, key_id=held.key_id)
+    message = Execute(body, held.alice.stamp(body), held.record)
+    first = held.inside.execute(message)
+    assert isinstance(first, ExecuteReply)
+    assert held.inside.execute(message) == first
+    assert first.record is not None
+    held.record = first.record
+    held.step("enable_key")
+    assert isinstance(held.sign(), ExecuteReply)
 
 
 def test_a_header_that_says_active_over_a_disabled_record_does_not_open(held: Held) -> None:

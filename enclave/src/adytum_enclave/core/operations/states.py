@@ -21,21 +21,33 @@ _DAY_MS = 86_400_000
 
 
 def change(context: Context, body: EnableKey | DisableKey | ScheduleDeletion | CancelDeletion) -> KmsSteps:
-    """Which change is possible from which state is checked before: `steps/standing.py`."""
+    """Which change is possible from which state is checked before: `steps/standing.py`.
+
+    What takes a right away counts at once (ADR 6): the older record, which still says active, opens no more in this
+    boot, even if the host loses the newer one.
+    """
     match body:
         case EnableKey():
             return seal_again(context, results.EnableKeyResult, state=KeyState.ACTIVE)
         case DisableKey():
-            return seal_again(context, results.DisableKeyResult, state=KeyState.DISABLED)
+            return _at_once(context, seal_again(context, results.DisableKeyResult, state=KeyState.DISABLED))
         case CancelDeletion():
             return seal_again(context, results.CancelDeletionResult, state=KeyState.DISABLED)
         case ScheduleDeletion():
-            return seal_again(
+            steps = seal_again(
                 context,
                 results.ScheduleDeletionResult,
                 state=KeyState.PENDING_DELETION,
                 delete_after=context.enclave.now_ms() + body.waiting_days * _DAY_MS,
             )
+            return _at_once(context, steps)
+
+
+def _at_once(context: Context, steps: KmsSteps) -> KmsSteps:
+    effected = yield from steps
+    if effected.about is not None:
+        context.enclave.versions.note(effected.about)
+    return effected
 
 
 def delete(context: Context, body: DeleteKey) -> KmsSteps:
