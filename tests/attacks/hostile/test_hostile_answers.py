@@ -104,6 +104,7 @@ async def attack(site: Site, message: Execute, reply: Reply, struct: str, path: 
 
 
 async def answered(site: Site, operation: str) -> tuple[Execute, ExecuteReply]:
+    await site.ready(operation)
     message = site.message(operation)
     reply = await site.pass_on(message)
     assert isinstance(reply, ExecuteReply), reply

@@ -100,6 +100,7 @@ def all_variants(site: Site, operation: str, struct: str, path: Path, field: str
 @pytest.mark.parametrize(("operation", "struct"), STORED)
 async def test_a_changed_record_is_refused(site: Site, operation: str, struct: str) -> None:
     """Swap, relocate, roll back, truncate, flip, forge and drop each field of what the host stores."""
+    await site.ready(operation)
     message = site.message(operation)
     for field in table()[struct]:
         seen = await attack(site, operation, struct, RECORD[struct], field, message)
@@ -137,6 +138,7 @@ async def test_a_shorter_waiting_period_does_not_delete(site: Site) -> None:
 @pytest.mark.parametrize(("operation", "struct"), SENT)
 async def test_a_changed_message_is_refused(site: Site, operation: str, struct: str) -> None:
     """Each field beside the body: the stamp, the record as a whole, the message's own tag."""
+    await site.ready(operation)
     message = site.message(operation)
     for field in table()[struct]:
         if field == "approvals":

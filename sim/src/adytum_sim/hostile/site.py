@@ -60,8 +60,8 @@ HELD_FOR: Final = {
     "derive_key": "seeds",
     "export": "keys",
     "enable_key": "disabled",
-    "disable_key": "keys",
-    "schedule_deletion": "keys",
+    "disable_key": "stopping",
+    "schedule_deletion": "stopping",
     "cancel_deletion": "pending",
     "delete_key": "pending",
 }
@@ -75,10 +75,14 @@ OPERATIONS: Final = (
 _MADE_BY: Final = {
     "keys": ("generate_key", "reseal"),
     "secrets": ("seal", "reseal"),
+    "stopping": ("generate_key", "reseal"),
     "seeds": ("generate_seed", "reseal"),
     "disabled": ("generate_key", "disable_key", "reseal"),
     "pending": ("generate_key", "schedule_deletion", "reseal"),
 }
+
+# These count at once (ADR 6): when one was carried out, the record that it named is an older one.
+_STOPPING: Final = frozenset({"disable_key", "schedule_deletion"})
 
 Json = dict[str, Any]
 
@@ -162,6 +166,12 @@ class Site:
 
     async def send(self, operation: str, **changes: Any) -> ExecuteReply | Refusal:
         return await self.pass_on(self.message(operation, **changes))
+
+    async def ready(self, operation: str) -> None:
+        """Have a record of which `operation` can be asked, though it was carried out before on another one."""
+        if operation in _STOPPING:
+            making, *changes = _MADE_BY["stopping"]
+            self.holds["stopping"] = [await _hold(self, making, changes, which) for which in range(2)]
 
     async def renew(self, held: Held, operation: str) -> Held:
         """Let Alice change a record, and store what came of it. Errors: AdytumError when it was refused."""
