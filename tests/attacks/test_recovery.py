@@ -82,6 +82,9 @@ async def test_each_operation_that_seals_makes_one(vault: Vault, holders: Holder
     wallet = vault.wallet
     name = "seal-recovery-1"
     sealed = await wallet.seal(name, b"s" * 40)
+    signed = await wallet.sign()
+    assert isinstance(signed, ExecuteReply), signed
+    assert signed.recovery == b""
     replies = [
         await wallet.stack.ask(wallet.alice, "generate_seed", labels=["treasury"]),
         await wallet.stack.ask(wallet.alice, "seal", request_id=name, labels=["treasury"], sealed=sealed),
@@ -95,9 +98,6 @@ async def test_each_operation_that_seals_makes_one(vault: Vault, holders: Holder
         envelope = parse_recovery(reply.recovery)
         assert envelope.header == reply.record.header
         assert open_recovery(envelope, holders) == open_record(wallet.stack, reply.record)[1]
-    signed = await wallet.sign()
-    assert isinstance(signed, ExecuteReply), signed
-    assert signed.recovery == b""
 
 
 async def test_without_rules_there_is_no_second_envelope(wallet: Wallet) -> None:
