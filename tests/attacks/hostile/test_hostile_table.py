@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -50,8 +50,7 @@ def test_every_code_that_is_declared_exists() -> None:
 def test_every_test_that_is_declared_exists() -> None:
     for name in declared_tests():
         file, _, function = name.partition("::")
-        tree = ast.parse((ROOT / file).read_text())
-        defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+        defined = set(re.findall(r"^(?:async )?def (\w+)", (ROOT / file).read_text(), re.M))
         assert function in defined, name
 
 
