@@ -65,3 +65,33 @@ async def test_the_newest_snapshot_is_the_one_that_is_being_written(database: Da
     finally:
         await writer.close()
         await observer.close()
+
+
+async def test_what_is_held_goes_with_the_next_flush_with_release_or_by_its_timer() -> None:
+    flushed: list[list[int]] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        flushed.append(list(items))
+        return items
+
+    coalescer: Coalescer[int, int] = Coalescer(flush, max_items=10)
+
+    async def held(*numbers: int, hold_s: float = 3600.0) -> list[asyncio.Task[int]]:
+        tasks = [asyncio.create_task(coalescer.submit(n, hold_s=hold_s)) for n in numbers]
+        await asyncio.sleep(0)
+        return tasks
+
+    one = await held(1, 2)
+    assert await coalescer.submit(3) == 3
+    assert [await task for task in one] == [1, 2]
+    two = await held(4, 5)
+    coalescer.release()
+    assert [await task for task in two] == [4, 5]
+    three = await held(6, 7, hold_s=0.001)
+    assert [await task for task in three] == [6, 7]
+    four = await held(8)
+    await asyncio.wait_for(coalescer.settle(), 10)
+    five = await held(9)
+    await asyncio.wait_for(coalescer.close(), 10)
+    assert [await task for task in four + five] == [8, 9]
+    assert flushed == [[1, 2, 3], [4, 5], [6, 7], [8], [9]]

@@ -25,6 +25,7 @@ from adytum.service import answer
 from adytum.service.admit import Admitted, admit
 from adytum.service.answer import Answer
 from adytum.service.carry import DAY_MS, Carried, carry
+from adytum.service.company import Company, Place
 from adytum.service.metrics import Metrics
 from adytum.service.pool import Pool, Route
 from adytum.service.recall import recall
@@ -71,8 +72,14 @@ class Story:
         self._pending_ms = pending_ms
         self._tasks: set[asyncio.Task[Answer]] = set()
 
-    async def run(self, raw: bytes, stamp_header: str, operations: frozenset[str]) -> Answer:
-        """Never raises for a refusal or a failure: the answer says it."""
+    def company(self, size: int) -> Company:
+        """For so many requests that are answered together."""
+        return Company(size, release=self._batcher.release)
+
+    async def run(
+        self, raw: bytes, stamp_header: str, operations: frozenset[str], place: Place | None = None
+    ) -> Answer:
+        """Never raises for a refusal or a failure: the answer says it. `place`: in the company that it comes with."""
         begun = perf_counter()
         request_id = operation = ""
         try:
@@ -84,7 +91,7 @@ class Story:
                 raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=limits.RETRY_AFTER_MS)
             self._pool.require()
             self._guard()
-            task = asyncio.create_task(self._decide(admitted))
+            task = asyncio.create_task(self._decide(admitted, place))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             done, _ = await asyncio.wait((task,), timeout=self._deadline_s)
@@ -96,6 +103,9 @@ class Story:
         except Exception as error:  # the last net: nobody gets a stack trace, and the log gets no payload
             log.error("internal error: %s", type(error).__name__)
             given = answer.failure(AdytumError(Code.INTERNAL))
+        finally:
+            if place is not None:
+                place.gone()
         seconds = perf_counter() - begun
         self._metrics.request(operation, given.code, seconds)
         log.info("request_id=%s operation=%s code=%s ms=%.1f", request_id, operation, given.code or "OK", seconds * 1e3)
@@ -110,7 +120,7 @@ class Story:
     def in_flight(self) -> int:
         return len(self._tasks)
 
-    async def _decide(self, admitted: Admitted) -> Answer:
+    async def _decide(self, admitted: Admitted, place: Place | None) -> Answer:
         body = admitted.body
         with self._metrics.stage("lookup"):
             found = await self._lookup.find(Question(body.tenant, body.request_id, admitted.key_id))
@@ -121,7 +131,7 @@ class Story:
         carried = await self._carry(route, admitted, found.record)
         if carried.error is not None and carried.error.code is Code.RECORD_ROLLBACK:
             carried = await self._carry_newer(route, admitted, found.record, carried)
-        return await self._finish(route, admitted, carried)
+        return await self._finish(route, admitted, carried, place)
 
     async def _carry(self, route: Route, admitted: Admitted, record: Record | None) -> Carried:
         with self._metrics.stage("enclave"):
@@ -136,13 +146,14 @@ class Story:
             await self._batcher.commit(refused.outcome)
         return await self._carry(route, admitted, found.record)
 
-    async def _finish(self, route: Route, admitted: Admitted, carried: Carried) -> Answer:
+    async def _finish(self, route: Route, admitted: Admitted, carried: Carried, place: Place | None) -> Answer:
         request_id = admitted.body.request_id
         row: RequestRow | None = None
         if carried.outcome is not None:
             route.require_boot(carried.outcome)
             with self._metrics.stage("audit"):
-                row = await self._batcher.commit(carried.outcome)
+                hold_s = 0.0 if place is None else place.here()
+                row = await self._batcher.commit(carried.outcome, hold_s=hold_s)
             await route.confirm(carried.outcome.receipt.chain)
         if row is not None:
             return await self._desk.waits(row) if row.state == PENDING else _of(row)

@@ -101,15 +101,21 @@ class AuditBatcher:
         self._failed_s: float | None = None
         self._coalescer: Coalescer[Outcome, RequestRow | None] = Coalescer(self._flush, max_items=max_batch)
 
-    async def commit(self, outcome: Outcome) -> RequestRow | None:
-        """Make `outcome` durable. Return the row that stands for its request: `outcome.request`, or the one that
-        another answer to the same request had stored before (None when it has no request row).
+    async def commit(self, outcome: Outcome, *, hold_s: float = 0.0) -> RequestRow | None:
+        """Make `outcome` durable; `hold_s`: for so long it may wait for others, or until `release`.
+
+        Return the row that stands for its request: `outcome.request`, or the one that another answer to the same
+        request had stored before (None when it has no request row).
 
         Errors: RECORD_ROLLBACK (another request made this version of the record; the receipt is durable),
         AUDIT_UNAVAILABLE (nothing stored), REQUEST_CONFLICT (the id is stored with another body; the receipt
         is durable), RECEIPT_INVALID (another receipt has this number: the chain forked).
         """
-        return await self._coalescer.submit(outcome)
+        return await self._coalescer.submit(outcome, hold_s=hold_s)
+
+    def release(self) -> None:
+        """Write what is held back."""
+        self._coalescer.release()
 
     @property
     def problem(self) -> str:

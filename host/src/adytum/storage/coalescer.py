@@ -1,6 +1,8 @@
 """Many waiters, one piece of work: what arrives while a flush runs goes together into the next one.
 
-With one waiter nothing waits (no timer); with sixty-four, one transaction serves them all. Left out: what a flush does.
+With one waiter nothing waits (no timer); with sixty-four, one transaction serves them all. Who knows that company is
+on its way may let an item wait for it (`hold_s`): it goes with the next flush, whatever started that. Left out: what a
+flush does.
 
 >>> async def double(items): return [2 * item for item in items]
 >>> async def main():
@@ -44,10 +46,11 @@ class Coalescer(Generic[Item, Result]):
             0  # counted by the drains themselves: a task is still "running" after its last look at the queue
         )
         self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, item: Item) -> Result:
-        """Wait for the flush that takes `item`. Errors: what the flush says of it; RESOURCE_EXHAUSTED when too many
-        wait.
+    async def submit(self, item: Item, *, hold_s: float = 0.0) -> Result:
+        """Wait for the flush that takes `item`. `hold_s`: start none for its sake for so long, unless `release` is
+        called. Errors: what the flush says of it; RESOURCE_EXHAUSTED when too many wait.
 
         A waiter that is cancelled does not take its item back: the work is done, and nobody is told.
         """
@@ -55,15 +58,30 @@ class Coalescer(Generic[Item, Result]):
             raise AdytumError(Code.RESOURCE_EXHAUSTED, retry_after_ms=limits.RETRY_AFTER_MS)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
+        if not hold_s:
+            self._start()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(hold_s, self.release)
+        return await future
+
+    def release(self) -> None:
+        """Hold nothing back any longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._start()
+
+    def _start(self) -> None:
         if self._draining < self._workers:
             self._draining += 1
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
 
     async def settle(self) -> None:
         """Wait until everything that was submitted before this call was flushed, or has failed."""
+        self.release()
         before = {future for _, future in self._waiting} | self._flying
         if before:
             await asyncio.wait(before)
@@ -71,6 +89,7 @@ class Coalescer(Generic[Item, Result]):
     async def close(self) -> None:
         """Finish what was submitted; take nothing new."""
         self._closed = True
+        self.release()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
