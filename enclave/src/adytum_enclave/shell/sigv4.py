@@ -20,6 +20,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import quote
 
 from adytum_enclave.core.usage.credentials import AnchorKey
@@ -80,7 +81,7 @@ class Signer:
         if isinstance(credentials, AnchorKey):
             return credentials.signature(date, self.region, self.service, to_sign)
         key = _signing_key(credentials.secret_access_key, date, self.region, self.service)
-        return hmac.new(key, to_sign, hashlib.sha256).hexdigest()
+        return hmac.digest(key, to_sign, "sha256").hex()
 
 
 def _canonical_request(
@@ -105,8 +106,9 @@ def _canonical_request(
     return "\n".join(parts), signed_names
 
 
+@lru_cache(maxsize=2)  # it changes with the day and the credentials, and the host knows it as well as we do
 def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
     key = b"AWS4" + secret.encode()
     for text in (date, region, service, "aws4_request"):
-        key = hmac.new(key, text.encode(), hashlib.sha256).digest()
+        key = hmac.digest(key, text.encode(), "sha256")
     return key
