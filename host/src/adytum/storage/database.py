@@ -108,6 +108,7 @@ class Database:
                 max_size=self._size,
                 timeout=self._connect_timeout,
                 command_timeout=self._statement_timeout,
+                reset=_leave,
                 server_settings={
                     "application_name": "adytum",
                     "statement_timeout": str(int(self._statement_timeout * 1000)),
@@ -122,3 +123,8 @@ class Database:
             )
         except asyncpg.PostgresError as error:
             raise ConnectionError from error
+
+
+async def _leave(_connection: asyncpg.Connection) -> None:
+    """Nothing: what asyncpg would undo with a query of its own each time (settings, locks and listeners of a session)
+    is never done on a connection of the pool. A transaction that is left open asyncpg has rolled back by now."""
