@@ -49,13 +49,13 @@ def verify_receipt(envelope: bytes, *, receipt_key: bytes | None = None) -> Veri
     it names itself, which anybody can make: compare `key` of the result with an attested one before you believe it.
     Errors: AdytumError RECEIPT_INVALID; `field` says what failed.
     """
-    parts = parse_envelope(envelope)
+    parts = read_envelope(envelope)
     key = bytes.fromhex(parts.key)
     if receipt_key is not None and key != receipt_key:
         raise AdytumError(Code.RECEIPT_INVALID, "$.key")
     if not signatures.is_public_key(Scheme.ED25519, key):  # under a key of small order anybody signs anything
         raise AdytumError(Code.RECEIPT_INVALID, "$.key")
-    receipt = parse_receipt(parts.body.encode())
+    receipt = read_receipt(parts.body.encode())
     if receipt.sequence == 1 and bytes.fromhex(receipt.previous) != GENESIS:
         raise AdytumError(Code.RECEIPT_INVALID, "$.body.previous")
     sequence, link = head_of(parts, receipt)

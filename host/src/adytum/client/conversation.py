@@ -21,9 +21,9 @@ from adytum.client.trust import Trust
 from adytum.service.admit import STAMP_HEADER, format_stamp
 from adytum.service.requests.shapes import PendingAnswer
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedReceipt, verify_receipt
+from adytum_verify.receipts import read_envelope, read_receipt
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.pae import REQUEST, pae
-from adytum_wire.receipts import parse_envelope, parse_receipt
 from adytum_wire.requests import (
     AnyStamp,
     BitcoinPsbt,
@@ -423,7 +423,7 @@ class Conversation:
     def receipt_key(self, receipt: bytes) -> Steps[bytes]:
         """The attested key of the chain that the receipt names; whether it signed is checked next."""
         try:
-            chain = parse_receipt(parse_envelope(receipt).body.encode()).chain
+            chain = read_receipt(read_envelope(receipt).body.encode()).chain
         except AdytumError as error:
             raise UntrustedError(Code.RECEIPT_INVALID, error.field) from error
         return (yield from self.trust.receipt_key(chain))
