@@ -198,6 +198,67 @@ async def test_what_the_rotator_is_refused_for_pauses_the_job(database: Database
     assert (await progress.read(database, begun.id)).state == "complete"
 
 
+async def test_a_worker_with_the_wrong_key_pauses_the_job_and_fails_no_more_than_was_under_way(
+    database: Database, service: FakeService
+) -> None:
+    await service.fill([record(n) for n in range(40)])
+
+    def refuse(_body: Reseal) -> None:
+        raise refusal(Code.POLICY_DENIED)
+
+    service.before = refuse
+    begun = await begin(database)
+    await work(database, service)
+    held = await progress.read(database, begun.id)
+    assert (held.state, held.problem, held.resealed) == ("paused", "POLICY_DENIED", 0)
+    assert len(service.asked) <= 16
+    service.before = lambda body: None
+    await jobs.resume(database, begun.id)
+    await work(database, service)
+    assert (await progress.read(database, begun.id)).state == "complete"
+
+
+async def test_a_record_that_the_policy_excepts_fails_alone(database: Database, service: FakeService) -> None:
+    await service.fill([record(n) for n in range(30)])
+
+    def refuse(body: Reseal) -> None:
+        if body.key_id == key_id(29):
+            raise refusal(Code.POLICY_DENIED)
+
+    service.before = refuse
+    begun = await begin(database)
+    await work(database, service)
+    done = await progress.read(database, begun.id)
+    assert (done.state, done.resealed, done.failed) == ("incomplete", 29, 1)
+
+
+async def test_a_worker_ends_when_it_is_told_to_while_the_database_is_away(
+    database: Database, service: FakeService, fresh: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fresh.take_away()
+    one, stop = worker(database, service), asyncio.Event()
+    task = asyncio.create_task(one.run(stop, until_done=True))
+    while "the jobs cannot be read" not in caplog.text:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await asyncio.wait_for(task, 10)
+    await fresh.give_back()
+
+
+async def test_what_has_ended_takes_no_room_and_is_still_counted(database: Database, service: FakeService) -> None:
+    await service.fill([record(n) for n in range(6)])
+    begun = await begin(database)
+    before = await progress.read(database, begun.id)
+    await work(database, service)
+    done = await progress.read(database, begun.id)
+    assert (before.total, before.left, done.total, done.left) == (6, 6, 6, 0)
+    rows = await database.fetch("SELECT items::text AS items FROM job_batches")
+    assert {row["items"] for row in rows} == {"[]"}
+    assert await progress.read_active(database) == []
+    assert await progress.count_by_state(database) == {"complete": 1}
+    assert [one.id for one in await progress.read_all(database, most=1)] == [begun.id]
+
+
 async def test_what_may_pass_is_tried_again_with_the_same_bytes(database: Database, service: FakeService) -> None:
     await service.fill([record(0)])
     tries = iter([away(), away(Code.PEER_UNAVAILABLE), refusal(Code.REQUEST_CONFLICT), refusal(Code.REQUEST_REPLAYED)])

@@ -147,7 +147,8 @@ async def end(database: Database, queue: Queue, batch: Batch) -> None:
     lease, ended = batch.lease, batch.ended
     async with database.connection() as connection, connection.transaction():
         first = await connection.fetchval(
-            "UPDATE job_batches SET finished_at = clock_timestamp(), resealed = $3, skipped = $4, failed = $5"
+            "UPDATE job_batches SET finished_at = clock_timestamp(), resealed = $3, skipped = $4, failed = $5,"
+            " items = '[]'"  # nobody asks for them any more
             " WHERE job_id = $1 AND number = $2 AND finished_at IS NULL RETURNING number",
             lease.job_id,
             lease.number,

@@ -153,11 +153,22 @@ async def get(database: Database, job_id: str) -> Job:
     return _job(rows[0])
 
 
-async def load(database: Database, tenant: str = "") -> list[Job]:
-    """The jobs of a tenant, or of all ("") , oldest first."""
+async def load(database: Database, tenant: str = "", *, most: int = 1000) -> list[Job]:
+    """The newest jobs of a tenant, or of all (""), oldest first."""
     rows = await database.fetch(
-        f"SELECT {_COLUMNS} FROM jobs WHERE $1 IN ('', tenant) ORDER BY created_at, id",  # noqa: S608 (our columns)
+        f"SELECT {_COLUMNS} FROM jobs WHERE $1 IN ('', tenant)"  # noqa: S608 (our columns)
+        " ORDER BY created_at DESC, id DESC LIMIT $2",
         tenant,
+        most,
+    )
+    return [_job(row) for row in reversed(rows)]
+
+
+async def active(database: Database) -> list[Job]:
+    """Those that have not ended, oldest first."""
+    rows = await database.fetch(
+        f"SELECT {_COLUMNS} FROM jobs WHERE state = ANY($1::text[]) ORDER BY created_at, id",  # noqa: S608 (our columns)
+        list(ACTIVE),
     )
     return [_job(row) for row in rows]
 

@@ -8,14 +8,14 @@ from typing import Final
 
 import msgspec
 
-from adytum.rotation.job import ACTIVE, Job, get, load
+from adytum.rotation.job import ACTIVE, Job, active, get, load
 from adytum.rotation.plan import Selection
 from adytum.storage.database import Database
 
 RECENT_S: Final = 30  # what the rate is measured over
 
 _SUMS: Final = """
-SELECT b.job_id, coalesce(sum(jsonb_array_length(b.items)), 0)::bigint AS total,
+SELECT b.job_id, coalesce(sum(jsonb_array_length(b.items)) FILTER (WHERE b.finished_at IS NULL), 0)::bigint AS waiting,
        coalesce(sum(b.resealed), 0)::bigint AS resealed, coalesce(sum(b.skipped), 0)::bigint AS skipped,
        coalesce(sum(b.failed), 0)::bigint AS failed,
        coalesce(sum(b.resealed + b.skipped + b.failed)
@@ -64,9 +64,20 @@ async def read(database: Database, job_id: str) -> Progress:
     return one
 
 
-async def read_all(database: Database, tenant: str = "") -> list[Progress]:
-    """Of a tenant's jobs, or of all, oldest first. Errors: STORAGE_UNAVAILABLE."""
-    return await _of(database, await load(database, tenant))
+async def read_all(database: Database, tenant: str = "", *, most: int = 1000) -> list[Progress]:
+    """Of a tenant's newest jobs, or of all tenants', oldest first. Errors: STORAGE_UNAVAILABLE."""
+    return await _of(database, await load(database, tenant, most=most))
+
+
+async def read_active(database: Database) -> list[Progress]:
+    """Of the jobs that have not ended, oldest first. Errors: STORAGE_UNAVAILABLE."""
+    return await _of(database, await active(database))
+
+
+async def count_by_state(database: Database) -> dict[str, int]:
+    """Errors: STORAGE_UNAVAILABLE."""
+    rows = await database.fetch("SELECT state, count(*) AS n FROM jobs GROUP BY state")
+    return {row["state"]: row["n"] for row in rows}
 
 
 async def _of(database: Database, found: Sequence[Job]) -> list[Progress]:
@@ -78,7 +89,7 @@ def _progress(job: Job, sums: dict[str, int | float | None]) -> Progress:
     def number(name: str) -> int:
         return int(sums.get(name) or 0)
 
-    left = number("total") - number("resealed") - number("skipped") - number("failed")
+    left = number("waiting")
     rate = rate_of(number("recent"), float(sums.get("recent_s") or 0.0))
     return Progress(
         id=job.id,
@@ -87,7 +98,7 @@ def _progress(job: Job, sums: dict[str, int | float | None]) -> Progress:
         generation=job.generation,
         kms_key=job.kms_key_id,
         selection=job.selection,
-        total=number("total"),
+        total=left + number("resealed") + number("skipped") + number("failed"),
         resealed=number("resealed"),
         skipped=number("skipped"),
         failed=number("failed"),

@@ -5,7 +5,8 @@ Any number of workers may run, on any host that reaches the database and a servi
 the others when its heartbeats stop; what it had under way ends by itself in the service, and is found done.
 
 A refusal that is about one record is written down and does not stop the job. One that is about the rotator (its stamp,
-its policy) pauses the job: every further record would fail alike. What may pass (KMS, enclave or database away) is
+its policy) pauses the job: every further record would fail alike. So does the first "not allowed" of a worker that has
+resealed nothing of the job yet: it is likely to have the wrong key. What may pass (KMS, enclave or database away) is
 tried again until it has passed or somebody pauses the job.
 """
 
@@ -42,6 +43,7 @@ IN_FLIGHT: Final = 16
 _BATCHES: Final = 2  # at once, so that nothing waits for the last record of one
 _CALLS: Final = 2  # to the service at once, for the same reason; each carries its share of what is in flight
 _BACKOFF_S: Final = (0.2, 5.0)
+_SAY_AGAIN_S: Final = 30.0
 _MAX_TRIES: Final = 200  # of a request whose id the enclave holds for another body
 
 # About who asks, not about the record.
@@ -105,6 +107,8 @@ class Worker:
         self._throttle = asyncio.Lock()
         self._stop = asyncio.Event()
         self._heard = asyncio.Event()  # the jobs were read since somebody asked
+        self._paused: set[str] = set()  # by this worker, until a look that began later has shown it
+        self._proven: set[str] = set()  # jobs of which this worker resealed something, or was told to go on
         self.resealed = 0
 
     async def run(self, stop: asyncio.Event, *, until_done: bool = False) -> None:
@@ -146,10 +150,18 @@ class Worker:
 
     async def _listen(self) -> None:
         """Keep the picture of which jobs run."""
+        loop, said_at = asyncio.get_running_loop(), -_SAY_AGAIN_S
         while True:
-            with suppress(AdytumError):
-                self._running = {job.id: job for job in await jobs.running(self._database)}
+            try:
+                found = {job.id: job for job in await jobs.running(self._database)}
+                self._paused &= found.keys()
+                self._running = {name: job for name, job in found.items() if name not in self._paused}
                 self._heard.set()
+            except Exception as error:  # whatever the database says to us, it may have a better day
+                if loop.time() - said_at >= _SAY_AGAIN_S:
+                    said_at = loop.time()
+                    code = error.code.value if isinstance(error, AdytumError) else type(error).__name__
+                    log.warning("the jobs cannot be read: %s", code)
             await asyncio.sleep(self._poll_s)
 
     async def _beat(self) -> None:
@@ -157,15 +169,18 @@ class Worker:
             await asyncio.sleep(self._lease_s / 4)
             leases = list(self._leases.values())
             if leases:
-                with suppress(AdytumError):
+                with suppress(Exception):  # the next beat may come through; without any the lease ends, which is right
                     async with self._database.connection() as connection:
                         await self._queue.beat(connection, leases)
 
     async def _nothing_runs(self) -> bool:
-        """By a look that began now."""
+        """By a look that began now; also when this worker is to end."""
         self._heard.clear()
-        await self._heard.wait()
-        return not self._running
+        either = [asyncio.create_task(one.wait()) for one in (self._heard, self._stop)]
+        await asyncio.wait(either, return_when="FIRST_COMPLETED")
+        for one in either:
+            one.cancel()
+        return self._stop.is_set() or not self._running
 
     async def _end_rounds(self) -> None:
         """Of jobs whose last batch ended while they were paused, or whose worker died right after it."""
@@ -281,6 +296,7 @@ class Worker:
                 problem = error.code
             else:
                 self.resealed += 1
+                self._proven.add(job_id)
                 return "resealed"
             with suppress(AdytumError):
                 await jobs.note_problem(self._database, job_id, problem.value)
@@ -291,11 +307,17 @@ class Worker:
     async def _refused(self, batch: Batch, item: Item, target: Target, error: RefusedError) -> str | Failure | None:
         """What a refusal means; None: try again. Errors: _StoppedError."""
         job_id = batch.lease.job_id
-        if error.code in SYSTEMIC:
-            with suppress(RotationError):
-                await self._persist(job_id, lambda: jobs.pause(self._database, job_id, error.code.value))
+        denied = error.code is Code.POLICY_DENIED
+        if error.code in SYSTEMIC or (denied and job_id not in self._proven):
+            if denied:
+                self._proven.add(job_id)  # whoever resumes the job says that it may go on
+            self._paused.add(job_id)
             self._running.pop(job_id, None)
+            with suppress(RotationError):
+                await self._persist(job_id, lambda: jobs.pause(self._database, job_id, error.code.value), always=True)
             raise _StoppedError
+        if denied:
+            self._require(job_id)  # of the same wave as the one that stopped it
         [verdict] = await self._persist(job_id, lambda: batches.look(self._database, [item], target))
         if verdict is not None:
             return verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -89,11 +89,10 @@ class Metrics:
     def moved(self) -> None:
         self._moved.inc()
 
-    def rotations(self, found: Sequence[Progress]) -> None:
-        """How the rotations are now."""
+    def rotations(self, active: Sequence[Progress], by_state: Mapping[str, int]) -> None:
+        """How the rotations are now: those that have not ended, and how many there are in each state."""
         for state in JOB_STATES:
-            self._rotation_jobs.labels(state).set(sum(one.state == state for one in found))
-        active = [one for one in found if one.is_active]
+            self._rotation_jobs.labels(state).set(by_state.get(state, 0))
         for outcome in ("resealed", "skipped", "failed", "left"):
             self._rotation_records.labels(outcome).set(sum(getattr(one, outcome) for one in active))
         self._rotation_rate.set(sum(one.rate for one in active))

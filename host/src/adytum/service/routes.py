@@ -45,6 +45,7 @@ _NAMED = re.compile(r"[0-9a-zA-Z-]{1,130}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY_ID = re.compile(r"key-[0-9a-f]{32}")
 _JOB_ID = re.compile(r"rot-[0-9a-f]{16}")
+_MAX_JOBS = 100
 _CHAIN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -313,7 +314,7 @@ async def _list_jobs(parts: Parts, request: Request) -> Answer:
     tenant = request.query_params.get("tenant", "")
     if tenant:
         _checked(tenant, _TENANT, "?tenant")
-    return answer.json_answer({"jobs": await progress.read_all(parts.database, tenant)})
+    return answer.json_answer({"jobs": await progress.read_all(parts.database, tenant, most=_MAX_JOBS)})
 
 
 async def _get_job(parts: Parts, request: Request) -> Answer:
@@ -326,7 +327,9 @@ async def _get_job(parts: Parts, request: Request) -> Answer:
 
 async def _metrics(parts: Parts, _request: Request) -> Answer:
     with suppress(AdytumError):  # without a database the rest is still worth reading
-        parts.metrics.rotations(await progress.read_all(parts.database))
+        parts.metrics.rotations(
+            await progress.read_active(parts.database), await progress.count_by_state(parts.database)
+        )
     return _Text(200, parts.metrics.render())
 
 
