@@ -47,12 +47,18 @@ def opened(stack: Stack, key_arn: str, context: dict[str, str], blob: bytes) -> 
 def open_record(stack: Stack, record: Record) -> tuple[bytes, bytes]:
     """(data key, secret)."""
     key = data_key(stack, record)
+    return key, open_with(key, record)
+
+
+def open_with(data_key: bytes, record: Record) -> bytes:
+    """The secret. Errors: InvalidTag; ValueError when it does not commit to this data key."""
     info = hashlib.sha256(record.header).digest()
-    derived = HKDF(hashes.SHA256(), 64, b"adytum/envelope/v1", info).derive(key)
+    derived = HKDF(hashes.SHA256(), 64, b"adytum/envelope/v1", info).derive(data_key)
     commitment, nonce, ciphertext = (
         record.ciphertext_blob[:32],
         record.ciphertext_blob[32:44],
         record.ciphertext_blob[44:],
     )
-    assert commitment == derived[32:]
-    return key, AESGCM(derived[:32]).decrypt(nonce, ciphertext, record.header)
+    if commitment != derived[32:]:
+        raise ValueError("the record does not commit to this data key")
+    return AESGCM(derived[:32]).decrypt(nonce, ciphertext, record.header)

@@ -1,9 +1,10 @@
 """`python -m adytum_sim.enclave CONFIG.json`: run the trusted program on the stand-in platform.
 
 CONFIG (see `config.StandInConfig`): "directory" for the Unix sockets, "pki" as saved by DevPki, "pcrs" {"0": hex, ...},
-"module_id", "parent_role" ARN, "payload_encoding" "indefinite" or "definite", "debug", "witness". Prints one JSON line
-when ready. With `witness` it keeps digests of its secrets for `witness.scan`, which leaves traces in its memory: not
-for the memory-scan tests.
+"module_id", "parent_role" ARN, "payload_encoding" "indefinite" or "definite", "debug", "witness", "told". Prints one
+JSON line when ready. With `witness` it keeps digests of its secrets for `witness.scan`, which leaves traces in its
+memory: not for the memory-scan tests. With `told`, a file, it writes each secret that it draws to its end
+(`witness.telling`), which leaves none.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from adytum_enclave.core.secrets import Arena
 from adytum_enclave.shell import entropy
 from adytum_enclave.shell.program import ARENA_BYTES, Platform, run
 from adytum_sim.enclave.config import StandInConfig, enclave_socket, host_socket, witness_socket
-from adytum_sim.enclave.witness import Witness
+from adytum_sim.enclave.witness import Witness, telling
 from adytum_sim.nsm import SimNsm
 from adytum_sim.pki import DevPki
 
@@ -48,7 +49,8 @@ async def _serve(config: StandInConfig) -> None:
         parent_role=config.parent_role,
         debug=config.debug,
     )
-    witness = Witness(entropy.fill) if config.witness else None
+    fill = telling(entropy.fill, Path(config.told)) if config.told else entropy.fill
+    witness = Witness(fill) if config.witness else None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -79,7 +81,7 @@ async def _serve(config: StandInConfig) -> None:
         nsm=nsm.request,
         listen=lambda port: _listen(enclave_socket(directory, port)),
         dial=dial,
-        fill=witness.fill if witness is not None else entropy.fill,
+        fill=witness.fill if witness is not None else fill,
         report=report,
         arena=Arena(ARENA_BYTES),
     )

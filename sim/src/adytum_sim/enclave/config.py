@@ -21,6 +21,7 @@ class StandInConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     payload_encoding: Literal["indefinite", "definite"] = "indefinite"
     debug: bool = False
     witness: bool = False
+    told: str = ""
 
 
 def enclave_socket(directory: Path, port: int) -> Path:

@@ -27,10 +27,11 @@ HARDENED = {
 
 
 class EnclaveProcess:
-    """One stand-in process. `log`: where its output goes besides the ready line."""
+    """One stand-in process. `log`: where its output goes besides the ready line. `module`: what is run."""
 
-    def __init__(self, config: StandInConfig, *, hardened: bool = True) -> None:
+    def __init__(self, config: StandInConfig, *, hardened: bool = True, module: str = "adytum_sim.enclave") -> None:
         self.config = config
+        self._module = module
         self.directory = Path(config.directory)
         self.log: list[str] = []
         self._hardened = hardened
@@ -63,7 +64,7 @@ class EnclaveProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "adytum_sim.enclave",
+            self._module,
             str(config_file),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

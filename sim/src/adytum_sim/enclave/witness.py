@@ -3,14 +3,18 @@
 Every 32-byte secret that the stand-in's randomness makes is noted as SHA-256 digests of its encodings (raw, hex, base64
 at each alignment), never as itself. `scan` slides over a file and compares digests. It exists only in the stand-in: the
 trusted program takes its randomness as a parameter and knows nothing of this.
+
+`telling` is for a test run that searches many files in every encoding: the secrets themselves go to a private file.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 SECRET_BYTES = 32
 
@@ -54,6 +58,19 @@ class Witness:
     def export(self) -> list[tuple[str, int, str]]:
         """(kind, length, SHA-256 hex), for `scan` in another process."""
         return sorted((kind, length, digest.hex()) for kind, length, digest in self._digests)
+
+
+def telling(fill: Callable[[memoryview], None], path: Path) -> Callable[[memoryview], None]:
+    """`fill`, with every 32-byte secret appended to `path` (made, private). No copy stays in this process: the kernel
+    reads the bytes from where they are."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def fill_and_tell(view: memoryview) -> None:
+        fill(view)
+        if len(view) == SECRET_BYTES:
+            os.write(file, view)
+
+    return fill_and_tell
 
 
 def digests(secrets: Iterable[bytes]) -> set[tuple[str, int, bytes]]:
