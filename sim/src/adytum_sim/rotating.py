@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from adytum.app import read_manifest
-from adytum.client import AsyncAdytum, Retries
+from adytum.client import AsyncAdytum, Retries, UntrustedError
+from adytum.client.checks import Answer
 from adytum.client.signers import KeySigner
 from adytum.rotation import job as jobs
 from adytum.rotation import progress
@@ -33,7 +34,6 @@ from adytum.rotation.queue import Queue
 from adytum.rotation.wiring import Rotator, open_database
 from adytum.settings import Settings, load
 from adytum.storage.database import Database
-from adytum_sim.bench.owners import owned_by
 from adytum_sim.bench.records import make_records, seed
 from adytum_sim.demo.transfer import Transfer
 from adytum_sim.host import Host, running_host
@@ -41,9 +41,11 @@ from adytum_sim.people import Person, signed_policy
 from adytum_sim.stack import TENANT, Stack, running_stack
 from adytum_wire.errors import AdytumError
 from adytum_wire.manifest import manifest_hash
+from adytum_wire.requests import EthereumTransaction
+from adytum_wire.types import SigningScheme
 
 LABEL = "treasury"
-_PATIENT = Retries(attempts=60, first_s=0.05, most_s=0.5)
+PATIENT = Retries(attempts=240, first_s=0.05, most_s=0.5)
 
 
 def policy(
@@ -74,39 +76,55 @@ def policy(
 
 @dataclass(slots=True)
 class Traffic:
-    """Signatures that clients ask for, one key after the other. `count`: proven answers. `failed`: anything else."""
+    """Signatures that clients ask for, one key after the other. `count`: proven answers. `wrong`: answers that prove
+    something else. `failed`: no answer. `public_keys`: who must have signed, by key id, where that is known.
+    `heard`: told of each proven answer."""
 
     keys: Sequence[str]
+    public_keys: Mapping[str, str] = field(default_factory=dict)
+    heard: Callable[[str, Answer], None] | None = None
     count: int = 0
+    wrong: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     stopped: bool = False
 
     async def run(self, client: AsyncAdytum, number: int) -> None:
         """The client verifies receipt and signature, and tries retryable errors again."""
-        unsigned = Transfer(nonce=number).unsigned()
+        content = EthereumTransaction(unsigned=Transfer(nonce=number).unsigned().hex())
         at = number
         while not self.stopped:
             at += 7
-            try:
-                await client.sign_ethereum(self.keys[at % len(self.keys)], unsigned)
-            except AdytumError as error:
-                self.failed.append(str(error))
-            else:
-                self.count += 1
+            await self.sign(client, self.keys[at % len(self.keys)], content)
+
+    async def sign(self, client: AsyncAdytum, key_id: str, content: EthereumTransaction) -> None:
+        """One signature, counted as what came of it."""
+        expected = bytes.fromhex(self.public_keys.get(key_id, ""))
+        try:
+            answer = await client.sign(key_id, SigningScheme.ECDSA_SECP256K1, content, public_key=expected)
+        except UntrustedError as error:
+            self.wrong.append(f"{key_id}: {error}")
+        except AdytumError as error:
+            self.failed.append(str(error))
+        else:
+            self.count += 1
+            if self.heard is not None:
+                self.heard(key_id, answer)
 
     async def more(self, count: int = 10) -> None:
         """Wait until so many more were answered, or one failed."""
         wanted = self.count + count
-        while self.count < wanted and not self.failed:  # noqa: ASYNC110 (every signature would set an event)
+        while self.count < wanted and not self.failed + self.wrong:  # noqa: ASYNC110 (every signature would set an event)
             await asyncio.sleep(0.01)
 
 
-@dataclass(slots=True)
-class Site:
-    """`config`: the settings as a file, for the commands. `settings`: the same, read. `keys`: ids of the records."""
+@dataclass(slots=True, kw_only=True)
+class Tenant:
+    """Whose records are rotated, wherever the parts run. `url`: of the service. `config`: the settings as a file, for
+    the commands. `settings`: the same, read. `keys`: ids of the records."""
 
     stack: Stack
-    host: Host
+    url: str
+    dsn: str
     alice: Person
     rotator: Person
     config: Path
@@ -116,12 +134,24 @@ class Site:
     keys: list[str]
     version: int = 1
 
+    def client(self, person: Person, retries: Retries | None = None) -> AsyncAdytum:
+        """The SDK as this person would use it, with exactly this deployment's PCRs and manifest."""
+        return AsyncAdytum(
+            self.url,
+            TENANT,
+            person.signer,
+            expected=self.stack.allow_list,
+            anchors=(self.stack.kms.anchor,),
+            manifest_hash=manifest_hash(self.stack.manifest),
+            retries=retries,
+        )
+
     async def put_policy(self, *, generation: int, floor: int = 1) -> None:
         self.version += 1
         document = policy(
             self.stack, self.alice, self.rotator, version=self.version, generation=generation, floor=floor
         )
-        async with self.host.client(self.alice) as client:
+        async with self.client(self.alice) as client:
             await client.put_policy(signed_policy(document, *self.stack.admins))
 
     async def target(self) -> Target:
@@ -146,6 +176,13 @@ class Site:
                         return found
                 await asyncio.sleep(0.05)
 
+
+@dataclass(slots=True, kw_only=True)
+class Site(Tenant):
+    """With the service, KMS and the clients in this process; enclave and database are processes of their own."""
+
+    host: Host
+
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[asyncio.Event]:
         """A worker in this process; setting the event ends it."""
@@ -168,13 +205,12 @@ class Site:
             await rotator.close()
             await database.close()
 
-    async def worker_process(self, *more: str, stderr: int | None = None) -> asyncio.subprocess.Process:
-        """`adytum rotate worker` as a process of its own. The caller ends it, and reads `stderr` where it is a pipe."""
+    async def worker_process(self, *more: str) -> asyncio.subprocess.Process:
+        """`adytum rotate worker` as a process of its own. The caller ends it."""
         code = "from adytum.cli import main; main()"
         return await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, "rotate", "worker", "-c", str(self.config), "--log-level", "warning", *more,
             stdin=asyncio.subprocess.DEVNULL,
-            stderr=stderr,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
@@ -182,22 +218,8 @@ class Site:
         """Clients that sign with the records that are being rotated, until the block ends."""
         traffic = Traffic(self.keys)
         async with contextlib.AsyncExitStack() as open_clients:
-            found = [
-                await open_clients.enter_async_context(
-                    AsyncAdytum(
-                        self.host.service.base_url,
-                        TENANT,
-                        self.alice.signer,
-                        expected=self.stack.allow_list,
-                        anchors=(self.stack.kms.anchor,),
-                        manifest_hash=manifest_hash(self.stack.manifest),
-                        retries=_PATIENT,
-                    )
-                )
-                for _ in range(clients)
-            ]
-            with owned_by("client"):
-                tasks = [asyncio.create_task(traffic.run(one, number)) for number, one in enumerate(found)]
+            found = [await open_clients.enter_async_context(self.client(self.alice, PATIENT)) for _ in range(clients)]
+            tasks = [asyncio.create_task(traffic.run(one, number)) for number, one in enumerate(found)]
             try:
                 yield traffic
             finally:
@@ -221,20 +243,22 @@ async def running_rotation(
         running_stack(directory / "s", configure=False, kms_keys=2 if second_key else 1, **options) as stack,
         running_host(stack, directory, durable=durable) as host,
     ):
-        key = Ed25519PrivateKey.generate()
-        key_file = directory / "rotator.pem"
-        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        rotator, key_file = person_with_file("rotator", directory)
         config = directory / "adytum.yaml"
-        config.write_text(json.dumps(_settings(stack, host, directory, key_file, in_flight)))
+        config.write_text(
+            json.dumps(settings_of(stack, host.dsn, host.service.base_url, directory, key_file, in_flight))
+        )
         settings = load(config, {})
         database = open_database(settings)
         kms_key = json.loads(stack.manifest)["kms"]["keys"][-1]
         keys = await seed(host.dsn, make_records(stack, records, label=LABEL, kms_key=kms_key))
         site = Site(
             stack=stack,
+            url=host.service.base_url,
+            dsn=host.dsn,
             host=host,
             alice=Person.new("alice"),
-            rotator=Person("rotator", KeySigner(key)),
+            rotator=rotator,
             config=config,
             settings=settings,
             database=database,
@@ -248,7 +272,18 @@ async def running_rotation(
             await database.close()
 
 
-def _settings(stack: Stack, host: Host, directory: Path, key_file: Path, in_flight: int) -> dict[str, Any]:
+def person_with_file(name: str, directory: Path) -> tuple[Person, Path]:
+    """Somebody new, and the PEM file of the private key, for the commands."""
+    key = Ed25519PrivateKey.generate()
+    file = directory / f"{name}.pem"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return Person(name, KeySigner(key)), file
+
+
+def settings_of(
+    stack: Stack, dsn: str, url: str, directory: Path, key_file: Path, in_flight: int, *, lease_s: float = 2
+) -> dict[str, Any]:
+    """What the commands need: `manifest.json` and `roots.pem` are in `directory`."""
     return {
         "tee": {
             "kmsKeyARN": stack.key_arn,
@@ -257,11 +292,11 @@ def _settings(stack: Stack, host: Host, directory: Path, key_file: Path, in_flig
             "attestationRootsFile": str(directory / "roots.pem"),
             "developmentDirectory": str(stack.directory),
         },
-        "database": {"dsn": host.dsn},
+        "database": {"dsn": dsn},
         "rotation": {
-            "url": host.service.base_url,
+            "url": url,
             "signerFile": str(key_file),
-            "leaseSeconds": 2,
+            "leaseSeconds": lease_s,
             "inFlight": in_flight,
         },
     }

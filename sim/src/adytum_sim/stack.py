@@ -23,7 +23,6 @@ from adytum.kms_policy import Image, Roles
 from adytum.kms_policy.render import key_policy as render_key_policy
 from adytum.pipe import Pipe
 from adytum_enclave.shell.imds import HOST as IMDS_HOST
-from adytum_sim.bench.owners import owned_by
 from adytum_sim.enclave.config import StandInConfig
 from adytum_sim.enclave.measure import source_pcrs
 from adytum_sim.enclave.process import EnclaveProcess
@@ -241,6 +240,7 @@ async def running_stack(
     anchor: Json | None = None,
     imds: bool = False,
     kms_keys: int = 1,
+    kms: RunningKms | None = None,
 ) -> AsyncIterator[Stack]:
     """Start everything, and stop it when the block ends. `directory`: private and short (Unix sockets live there).
 
@@ -248,14 +248,15 @@ async def running_stack(
     the enclave still awaits its manifest. `guest`: a booted image in the place of the process, see
     `guest.py`. `anchor`: the manifest's, "none" unless given. `imds`: the enclave fetches its credentials from the
     stand-in's metadata service, and nothing is pushed. `kms_keys`: how many the manifest lists; the first is the
-    tenant's.
+    tenant's. `kms`: keys and identities of a stand-in that the caller serves elsewhere, with the pipe to it.
     """
     admins = [Person.new(name) for name in ("admin-a", "admin-b", "admin-c")]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as cleanup:
         kms_secrets: list[bytes] = []
         random_bytes = _remembering(kms_secrets) if witness else os.urandom
-        with owned_by("kms"):
+        is_ours = kms is None
+        if kms is None:
             kms = await cleanup.enter_async_context(
                 running_kms(random_bytes=random_bytes, accept_unsigned_documents=guest is not None)
             )
@@ -283,17 +284,16 @@ async def running_stack(
         cleanup.push_async_callback(enclave.stop)
         await enclave.start()
         endpoint = enclave.endpoint
-        with owned_by("pipe"):
-            pipe = await cleanup.enter_async_context(
-                Pipe(
-                    endpoint,
-                    limits.KMS_PORT,
-                    kms.host,
-                    443,
-                    allow=frozenset({(kms.host, 443)}),
-                    dial_to=("127.0.0.1", kms.port),
-                )
-            )
+        pipe = Pipe(
+            endpoint,
+            limits.KMS_PORT,
+            kms.host,
+            443,
+            allow=frozenset({(kms.host, 443)}),
+            dial_to=("127.0.0.1", kms.port),
+        )
+        if is_ours:
+            await cleanup.enter_async_context(pipe)
         if imds:
             metadata = await cleanup.enter_async_context(
                 running_imds(kms.service, now_ms=system_clock_ms, random_bytes=os.urandom)

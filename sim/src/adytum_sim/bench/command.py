@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from adytum_sim.bench import enclave as enclaves
 from adytum_sim.bench import http as whole
 from adytum_sim.bench import restore as restores
 from adytum_sim.bench import rotation as rotations
+from adytum_sim.bench.kills import every
+from adytum_sim.bench.rotation_tables import show as show_rotation
 from adytum_sim.bench.tables import show_enclave, show_http
 from adytum_sim.bench.workload import StampBy
 from adytum_sim.crash import matrix as crashes
@@ -84,10 +88,30 @@ def http(seconds: float, clients: str, as_json: bool) -> None:
 @click.option("--in-flight", type=click.IntRange(1, 256), default=16, show_default=True, help="Of each worker.")
 @click.option("--clients", type=click.IntRange(1, 64), default=1, show_default=True, help="That sign meanwhile.")
 @click.option("--kms-delay-ms", type=click.IntRange(0, 1000), default=0, show_default=True, help="Of each KMS answer.")
+@click.option("--second-key", is_flag=True, help="The records move to another KMS key, too.")
+@click.option(
+    "--kill-every",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="SIGKILL a worker, the enclave, the database, the service, in turn, about so often.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the moments of the kills.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list and nothing else.")
-def rotation(records: str, workers: int, in_flight: int, clients: int, kms_delay_ms: int, as_json: bool) -> None:
+def rotation(
+    records: str,
+    workers: int,
+    in_flight: int,
+    clients: int,
+    kms_delay_ms: int,
+    second_key: bool,
+    kill_every: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
     """A tenant's records rotated while clients sign with them: rate, failures, and where the time goes."""
     found = []
+    moments = random.Random(seed)  # noqa: S311 (protects nothing)
+    logging.getLogger("asyncpg").addHandler(logging.NullHandler())  # it tells of each look for a killed database
     for count in _numbers(records, "--records", most=1_000_000):
         with _directory() as directory:
             found.append(
@@ -99,14 +123,19 @@ def rotation(records: str, workers: int, in_flight: int, clients: int, kms_delay
                         in_flight=in_flight,
                         clients=clients,
                         kms_delay_ms=kms_delay_ms,
+                        second_key=second_key,
+                        kill=every(kill_every, moments) if kill_every else None,
+                        seed=seed,
                     )
                 )
             )
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
-        rotations.show(found, Console(width=160))
-    _fail_on(sum(one.failed + one.versions_wrong + (one.state != "complete") for one in found))
+        show_rotation(found, Console(width=180))
+    defects = sum(one.defects for one in found)
+    if defects:
+        raise click.ClickException(f"{defects} things went wrong")
 
 
 @bench.command()
