@@ -211,7 +211,7 @@ async def test_a_crash_between_answer_and_commit_loses_no_key(
     raw = encode(generate())
     commit = service.batcher.commit
 
-    async def crash(_outcome: object) -> None:
+    async def crash(_outcome: object, **_options: object) -> None:
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(service.batcher, "commit", crash)

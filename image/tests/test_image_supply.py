@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import socket
+import threading
 import zipfile
 from pathlib import Path
 
@@ -94,9 +97,9 @@ class Mirror(Store):
         super().__init__(root, {"debian": ["http://a", "http://b"]})
         self.answers, self.asked = answers, []
 
-    def _get(self, url: str) -> bytes:
+    def _get(self, url: str, size: int) -> bytes:
         self.asked.append(url)
-        return self.answers.get(url, b"")
+        return self.answers.get(url, b"")[: size + 1]
 
 
 def test_a_package_is_fetched_once_and_checked_each_time(tmp_path) -> None:
@@ -114,6 +117,33 @@ def test_attack_a_mirror_that_serves_another_file_is_refused(tmp_path) -> None:
     store = Mirror(tmp_path, {f"http://{name}/pool/main/libx_1_amd64.deb": b"evil" for name in "ab"})
     with pytest.raises(BuildError, match="FETCH_FAILED"):
         store.package(package())
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize("head", [b"", b"Content-Length: 99999999999\r\n", b"Transfer-Encoding: chunked\r\n"])
+def test_attack_a_mirror_that_never_ends_is_refused(tmp_path, head) -> None:
+    """It sends for as long as it is listened to; one byte more than the lock says is read, and the line is closed."""
+    piece = b"10000\r\n" + bytes(0x10000) + b"\r\n" if b"chunked" in head else bytes(0x10000)
+    sent = []
+
+    def serve(listening: socket.socket) -> None:
+        line, _ = listening.accept()
+        with line, contextlib.suppress(OSError):
+            line.recv(4096)
+            line.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
+            while True:
+                line.sendall(piece)
+                sent.append(len(piece))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        store = Store(tmp_path, {"debian": [f"http://127.0.0.1:{listening.getsockname()[1]}"]})
+        with pytest.raises(BuildError, match="FETCH_FAILED"):
+            store.package(package())
+        thread.join(60)
+    assert not thread.is_alive()
+    assert sum(sent) < 64 * 1024 * 1024, "what the sockets hold"
     assert not (tmp_path / "files").exists()
 
 

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from adytum_sim import sources as sources_of_trees
+from adytum_sim.sources import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTS = ("core", "enclave", "verify", "host", "image", "sim")
@@ -38,11 +42,35 @@ def forbidden_names(source: str) -> set[str]:
     bad = re.compile(
         r"\A(os\.environ|os\.getenv|sys\.argv|argparse|getopt|click|pickle|logging|random|unittest\.mock)\b"
     )
-    return {name for name in names_used(ast.parse(source)) if bad.match(name)}
+    return {name for name in names_used(parse(source)) if bad.match(name)}
 
 
 def has_assert(source: str) -> bool:
-    return any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
+    return any(isinstance(node, ast.Assert) for node in ast.walk(parse(source)))
+
+
+def test_a_parser_that_fails_by_itself_is_asked_again_and_a_wrong_source_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CPython 3.11 does: without the repeat, the rules below and the page of attacks fail at random."""
+    asked: list[str] = []
+    failures = [SystemError("AST constructor recursion depth mismatch (before=140, after=48)")] * 2
+
+    def flaky(source: str) -> ast.Module:
+        asked.append(source)
+        if failures:
+            raise failures.pop()
+        return ast.parse(source)
+
+    monkeypatch.setattr(sources_of_trees, "ast", SimpleNamespace(parse=flaky))  # pytest uses the real one
+    assert has_assert("assert x")
+    assert len(asked) == 3
+    with pytest.raises(SyntaxError):
+        has_assert("assert (")
+    assert len(asked) == 4
+    failures.extend([SystemError()] * 99)
+    with pytest.raises(SystemError):
+        has_assert("assert x")
 
 
 def test_the_trusted_program_reads_no_environment_no_flags_and_no_log() -> None:

@@ -25,7 +25,7 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import PutPolicyReply
 from adytum_wire.requests import Seal, Sealed, import_info
 from adytum_wire.strict_json import encode
-from adytum_wire.types import derive_key_id
+from adytum_wire.types import Scheme, derive_key_id
 
 NEXT_PCRS = {index: bytes([index + 101]) * 48 for index in range(3)}
 
@@ -207,7 +207,8 @@ async def test_what_is_sealed_to_the_lead_goes_to_the_lead(two: Two) -> None:
     public = lead.hpke_key.public_key().public_bytes_raw()
     for number in range(6):
         request_id = f"r-seal-{number:05}"
-        enc, ciphertext = hpke.seal(public, b"secret", info=import_info("acme", request_id))
+        info = import_info("seal", "acme", request_id, Scheme.ED25519, lead.client_key.public_key().public_bytes_raw())
+        enc, ciphertext = hpke.seal(public, b"secret", info=info)
         sealed = Sealed(enc=enc.hex(), ciphertext=ciphertext.hex())
         body = Seal(v=1, tenant="acme", request_id=request_id, issued_at=1, labels=["hot"], sealed=sealed)
         assert (await two.http.post("/v1/secrets", body)).status_code == 200
@@ -247,10 +248,10 @@ async def test_an_answer_is_not_lost_with_its_enclave(two: Two) -> None:
     first, _ = two.of_key(KEY_ID)
     commit = two.service.batcher.commit
 
-    async def die_first(outcome: Any) -> Any:
+    async def die_first(outcome: Any, **options: Any) -> Any:
         first.down = True
         two.pool.members[two.enclaves.index(first)].gate.close("PEER_UNAVAILABLE")
-        return await commit(outcome)
+        return await commit(outcome, **options)
 
     two.service.batcher.commit = die_first  # type: ignore[method-assign]
     answer = await two.sign("r-sign-0001")

@@ -92,7 +92,10 @@ def build(
     source: Path | None,
     as_json: bool,
 ) -> None:
-    """Build the image from the locks: adytum.eif, measurements.json, provenance.json and sbom.cdx.json."""
+    """Build the image from the locks, and what is said of it.
+
+    Writes adytum.eif, measurements.json, provenance.json and sbom.cdx.json.
+    """
     if blobs is not None and kernel is not None:
         raise click.UsageError("--blobs and --kernel exclude each other")
     with _failures():
@@ -116,7 +119,7 @@ def build(
 @click.argument("file", type=FILE)
 @json_option
 def measure(file: Path, as_json: bool) -> None:
-    """Compute PCR0, PCR1, PCR2 (and PCR8) of an image, from the file alone."""
+    """Compute PCR0, PCR1, PCR2 (and PCR8) of an image from its file."""
     with _failures():
         measurements = measure_eif(read(file.read_bytes()))
     _show(dict(measurements.as_release()), as_json, lambda: _pcrs(measurements.as_hex()))
@@ -128,7 +131,7 @@ def measure(file: Path, as_json: bool) -> None:
 @source_option
 @json_option
 def describe(file: Path, mirrors: tuple[str, ...], source: Path | None, as_json: bool) -> None:
-    """Show the sections, the command line, the signature and the (unmeasured) metadata of an image."""
+    """Show an image's sections, command line, signature and metadata. The metadata is not measured."""
     with _failures():
         (opened,) = _open(_source(source), _store(mirrors), file)
         value = inspect.describe(opened)
@@ -159,7 +162,7 @@ def diff(
 @mirror_option
 @source_option
 def sbom(file: Path, mirrors: tuple[str, ...], source: Path | None) -> None:
-    """Print the bill of materials (CycloneDX JSON) from the list that is measured with the image."""
+    """Print the bill of materials of an image (CycloneDX JSON)."""
     with _failures():
         (opened,) = _open(_source(source), _store(mirrors), file)
         click.echo(records.dump(records.sbom(opened.contents(), opened.measurements)), nl=False)
@@ -182,7 +185,7 @@ def boot(
     source: Path | None,
     as_json: bool,
 ) -> None:
-    """Boot an image in the rig (QEMU, no AWS) and keep it running until Ctrl-C. Prints where its vsock is."""
+    """Boot an image in the rig (QEMU, no AWS), until Ctrl-C. Prints where its vsock is."""
     from adytum_image.rig import Machine, prepare
 
     with _failures():
@@ -208,7 +211,10 @@ def boot(
 @mirror_option
 @source_option
 def rig(mirrors: tuple[str, ...], source: Path | None) -> None:
-    """Get or build what `boot` needs: QEMU with the nitro-enclave machine, the vsock device, the firmware."""
+    """Get or build what `boot` needs.
+
+    That is QEMU with the nitro-enclave machine, the vsock device and the firmware.
+    """
     from adytum_image.rig import prepare
 
     with _failures():

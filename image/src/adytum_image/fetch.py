@@ -9,6 +9,7 @@ The mirrors are those of the machine's own apt configuration; no host is written
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import tempfile
@@ -78,7 +79,7 @@ class Store:
                 return data
             kept.unlink()
         for root in self._mirrors.get(package.archive, []):
-            data = self._get(f"{root}/{urllib.parse.quote(package.path)}")
+            data = self._get(f"{root}/{urllib.parse.quote(package.path)}", package.size)
             if _is(package, data):
                 write_atomically(kept, data)
                 return data
@@ -88,13 +89,14 @@ class Store:
             " keeps old files with --mirror URL, or renew the lock with `adytum image lock` (the measurements change)",
         )
 
-    def _get(self, url: str) -> bytes:
+    def _get(self, url: str, size: int) -> bytes:
+        """At most one byte more than the `size` that is wanted, which is enough to see that it is another file."""
         self._say(f"fetch {url}")
         request = urllib.request.Request(url, headers={"User-Agent": "adytum-image"})  # noqa: S310 (http roots of apt)
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                return bytes(answer.read())
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+                return bytes(answer.read(size + 1))
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError):
             return b""
 
 

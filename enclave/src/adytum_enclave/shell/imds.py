@@ -22,7 +22,10 @@ from adytum_wire.messages import Credentials
 HOST: Final = "169.254.169.254"
 TIMEOUT_S: Final = 5.0
 RENEW_BEFORE_MS: Final = 10 * 60_000
-RETRY_S: Final = 2.0
+RETRY_S: Final = 2.0  # doubled with each failure in a row
+MAX_RETRY_S: Final = 60.0
+MAX_WAIT_S: Final = 3600.0  # whatever the answer says of its expiry, it is asked again after this
+UNWANTED_S: Final = 0.2
 _MAX_ANSWER: Final = 16 * limits.KIB  # bytes
 _TOKEN_SECONDS: Final = 60
 _ROLES: Final = "/latest/meta-data/iam/security-credentials/"
@@ -58,11 +61,12 @@ class Imds:
                 if not role or not role.isprintable() or len(role) > 128 or set(role) & set(" /?#"):
                     raise ImdsError
                 found = msgspec.json.decode(await self._ask("GET", _ROLES + role, proof), type=_Document)
-        except (OSError, TimeoutError, ValueError, msgspec.DecodeError, h11.ProtocolError):
+                if found.Expiration.tzinfo is None:
+                    raise ImdsError
+                # a date in the first or last hours that there are overflows on its way to UTC
+                expires_at = int(found.Expiration.astimezone(UTC).timestamp() * 1000)
+        except (OSError, TimeoutError, ValueError, OverflowError, msgspec.DecodeError, h11.ProtocolError):
             raise ImdsError from None
-        if found.Expiration.tzinfo is None:
-            raise ImdsError
-        expires_at = int(found.Expiration.astimezone(UTC).timestamp() * 1000)
         return Credentials(found.AccessKeyId, found.SecretAccessKey, found.Token, max(expires_at, 1))
 
     async def _ask(self, method: str, target: str, header: tuple[str, str]) -> bytes:
@@ -95,19 +99,30 @@ async def keep(
     is_wanted: Callable[[], bool],
     now_ms: Callable[[], int],
     renew: Callable[[Credentials], None],
+    report: Callable[[str], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Hand fresh credentials to `renew` for as long as this runs, each before the last ones expire. `is_wanted`: the
-    manifest has come and says `imds`."""
+    manifest has come and says `imds`. `report` hears `credentials-failed` when a renewal fails for the first time, and
+    `credentials-renewed` when one succeeds after that. Nothing that is answered ends this."""
+    failures = 0
     while True:
-        wait_s = RETRY_S
-        if is_wanted():
-            try:
-                found = await imds.credentials()
-            except ImdsError:
-                pass
-            else:
-                renew(found)
-                wait_s = max(RETRY_S, (found.expires_at - now_ms() - RENEW_BEFORE_MS) / 1000)
-        else:
-            wait_s = 0.2
-        await asyncio.sleep(wait_s)
+        if not is_wanted():
+            await sleep(UNWANTED_S)
+            continue
+        try:
+            found = await imds.credentials()
+            left_s = (found.expires_at - now_ms()) / 1000
+            if left_s <= 0:
+                raise ImdsError  # those in force may be good still
+            renew(found)
+        except Exception:  # of any kind: when this ends, the enclave ends with its last credentials
+            failures += 1
+            if failures == 1:
+                report("credentials-failed")
+            await sleep(min(MAX_RETRY_S, RETRY_S * 2 ** min(failures - 1, 16)))
+            continue
+        if failures:
+            failures = 0
+            report("credentials-renewed")
+        await sleep(min(MAX_WAIT_S, max(RETRY_S, left_s - RENEW_BEFORE_MS / 1000)))

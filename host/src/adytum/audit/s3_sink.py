@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from adytum.audit.ports import Entry, SinkError
+from adytum.bounded import MAX_AWS_ANSWER, PLAIN, UnboundedError, read
 from adytum.releases.sigv4 import signed
 from adytum.service.ports import CredentialsProvider
 
@@ -94,9 +95,13 @@ class S3Sink:
             now_ms=now_ms,
         )
         try:
-            answer = await http.put(self._endpoint + path, content=body, headers=headers)
+            sent = http.stream("PUT", self._endpoint + path, content=body, headers={**headers, **PLAIN})
+            async with sent as answer:
+                said = await read(answer, MAX_AWS_ANSWER)
         except (httpx.HTTPError, OSError):
             raise SinkError("S3_UNREACHABLE") from None
+        except UnboundedError:
+            raise SinkError("S3_ANSWER_INVALID") from None
         if answer.status_code != httpx.codes.OK:
-            code = _CODE.search(answer.content[:4096])
+            code = _CODE.search(said[:4096])
             raise SinkError(f"S3_{code.group(1).decode()}" if code else f"S3_STATUS_{answer.status_code}")

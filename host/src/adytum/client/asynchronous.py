@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from adytum.bounded import MAX_ANSWER, PLAIN, UnboundedError, read
 from adytum.client.batch import send_batch
 from adytum.client.checks import Answer
 from adytum.client.conversation import Conversation, Network, PolicyInForce, Unsealed, receipts_page
 from adytum.client.facades import AsyncApprovals, AsyncRequests, steps_of
 from adytum.client.imports import FileFormat
 from adytum.client.signers import Signer
-from adytum.client.steps import Call, Came, Pause, Retries, Steps
+from adytum.client.steps import Call, Came, Pause, Retries, Steps, unbounded
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
 from adytum_wire.errors import AdytumError
 from adytum_wire.requests import Content
@@ -298,10 +299,12 @@ class AsyncAdytum:
             return value
 
     async def _call(self, call: Call) -> Came:
+        headers = {**(call.headers or {}), **PLAIN}
+        sent = self._http.stream(call.method, self._url + call.path, content=call.content, headers=headers)
         try:
-            response = await self._http.request(
-                call.method, self._url + call.path, content=call.content, headers=dict(call.headers or {})
-            )
+            async with sent as response:
+                return Came(response.status_code, await read(response, MAX_ANSWER))
         except httpx.TransportError:
             return Came(0, b"")
-        return Came(response.status_code, response.content)
+        except UnboundedError as error:
+            raise unbounded(error) from None

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from adytum.bounded import UnboundedError
 from adytum.client.errors import RefusedError, UnreachableError, UntrustedError
 from adytum_wire.errors import Code
 
@@ -116,6 +117,11 @@ def read(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UntrustedError(Code.MESSAGE_INVALID) from None
+
+
+def unbounded(error: UnboundedError) -> UntrustedError:
+    """The host sent what no honest one sends; no retry, since the next answer would be the same."""
+    return UntrustedError(Code.MESSAGE_INVALID, f"$ ({error.reason})")
 
 
 def failure_in(came: Came) -> Failure | None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from adytum.bounded import MAX_ANSWER, PLAIN, UnboundedError, read_sync
 from adytum.client.asynchronous import TIMEOUT_S, clock_ms, jitter
 from adytum.client.batch import send_batch
 from adytum.client.checks import Answer
@@ -18,7 +19,7 @@ from adytum.client.conversation import Conversation, Network, PolicyInForce, Uns
 from adytum.client.facades import Approvals, Requests, steps_of
 from adytum.client.imports import FileFormat
 from adytum.client.signers import Signer
-from adytum.client.steps import Call, Came, Pause, Retries, Steps
+from adytum.client.steps import Call, Came, Pause, Retries, Steps, unbounded
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
 from adytum_wire.errors import AdytumError
 from adytum_wire.requests import Content
@@ -277,10 +278,12 @@ class Adytum:
             return value
 
     def _call(self, call: Call) -> Came:
+        headers = {**(call.headers or {}), **PLAIN}
+        sent = self._http.stream(call.method, self._url + call.path, content=call.content, headers=headers)
         try:
-            response = self._http.request(
-                call.method, self._url + call.path, content=call.content, headers=dict(call.headers or {})
-            )
+            with sent as response:
+                return Came(response.status_code, read_sync(response, MAX_ANSWER))
         except httpx.TransportError:
             return Came(0, b"")
-        return Came(response.status_code, response.content)
+        except UnboundedError as error:
+            raise unbounded(error) from None

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from adytum.bounded import MAX_AWS_ANSWER, PLAIN, UnboundedError, read
 from adytum.releases.sigv4 import signed_headers
 from adytum.service.ports import CredentialsProvider
 
@@ -81,14 +82,19 @@ class HttpKmsProbe:
             now_ms=self._now_ms(),
         )
         try:
-            async with httpx.AsyncClient(verify=self._context, timeout=_TIMEOUT_S, trust_env=False) as http:
-                answer = await http.post(self._endpoint, content=body, headers=headers)
+            async with (
+                httpx.AsyncClient(verify=self._context, timeout=_TIMEOUT_S, trust_env=False) as http,
+                http.stream("POST", self._endpoint, content=body, headers={**headers, **PLAIN}) as answer,
+            ):
+                if answer.status_code == httpx.codes.OK:
+                    return ""
+                problem = await read(answer, MAX_AWS_ANSWER)
         except (httpx.HTTPError, OSError):
             raise KmsUnansweredError("KMS_UNREACHABLE") from None
-        if answer.status_code == httpx.codes.OK:
-            return ""
+        except UnboundedError:
+            raise KmsUnansweredError("KMS_ANSWER_INVALID") from None
         try:
-            kind = msgspec.json.decode(answer.content, type=_Problem).kind
+            kind = msgspec.json.decode(problem, type=_Problem).kind
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             kind = ""
         name = kind.rpartition("#")[2].partition(":")[0]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from adytum_sim.hostile.declared import SCENARIOS, Row, Stop, table, test_of
+from adytum_sim.sources import parse
 
 _FOLDER = "tests/attacks/hostile/test_hostile_"
 
@@ -54,7 +55,7 @@ def report(attacks: Path) -> str:
 def tests_in(path: Path) -> list[str]:
     """Name and, where there is one, the docstring's first line of each test function."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             text = (ast.get_docstring(node) or "").partition("\n")[0]
             name = node.name.removeprefix("test_").replace("_", " ")
@@ -101,7 +102,7 @@ def _codes(codes: tuple[str, ...]) -> str:
 
 
 def _first_line(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    return (ast.get_docstring(parse(path.read_text())) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":
