@@ -89,7 +89,8 @@ class Limited:
         attested = parse_binding((await self.stack.client.attest(os.urandom(32))).binding)
         key = X25519PublicKey.from_public_bytes(bytes.fromhex(attested.hpke_key))
         name = secrets.token_urlsafe(12)
-        blob = SUITE.encrypt(plaintext, key, requests.import_info(TENANT, name))
+        info = requests.import_info(operation, TENANT, name, self.alice.scheme, self.alice.public_key)
+        blob = SUITE.encrypt(plaintext, key, info)
         sealed = {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
         return await self.stack.ask(self.alice, operation, request_id=name, labels=["treasury"], sealed=sealed)
 

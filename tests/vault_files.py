@@ -9,16 +9,14 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from eth_account import Account
 from eth_utils import keccak
 from office import Office, furnish
-from wallet import SUITE, Wallet, allow_everything
+from wallet import Wallet, allow_everything
 
-from adytum_wire import requests
 from adytum_wire.messages import ExecuteReply, Refusal
 from adytum_wire.record import Record
 
@@ -80,10 +78,8 @@ class Vault:
         return self.office.wallet
 
     async def seal(self, request_id: str, password: bytes, file: bytes) -> dict[str, str]:
-        key = X25519PublicKey.from_public_bytes(bytes.fromhex((await self.wallet.binding()).hpke_key))
         packed = len(password).to_bytes(4, "big") + password + file
-        blob = SUITE.encrypt(packed, key, requests.import_info("acme", request_id))
-        return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
+        return await self.wallet.seal("import_file", request_id, packed)
 
     async def bring(
         self, kind: str, file: bytes, password: bytes = b"", *, expected: str = "", request_id: str = "", **fields: Any

@@ -101,10 +101,13 @@ class Wallet:
             anchors=(self.stack.kms.anchor,),
         ).binding
 
-    async def seal(self, request_id: str, secret: bytes) -> dict[str, str]:
-        """`secret` sealed to the enclave's attested import key, by a library that we did not write."""
+    async def seal(self, operation: str, request_id: str, secret: bytes, *, by: Person | None = None) -> dict[str, str]:
+        """`secret` sealed to the enclave's attested import key for this request of `by`'s (alice's), by a library that
+        we did not write."""
+        who = by or self.alice
         key = X25519PublicKey.from_public_bytes(bytes.fromhex((await self.binding()).hpke_key))
-        blob = SUITE.encrypt(secret, key, requests.import_info("acme", request_id))
+        info = requests.import_info(operation, "acme", request_id, who.scheme, who.public_key)
+        blob = SUITE.encrypt(secret, key, info)
         return {"enc": blob[:32].hex(), "ciphertext": blob[32:].hex()}
 
     async def state(self) -> dict[str, Any]:

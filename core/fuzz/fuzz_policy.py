@@ -16,7 +16,7 @@ import atheris
 
 with atheris.instrument_imports():
     from adytum_policy.content import bitcoin, ethereum, rlp, solana, typed_data
-    from adytum_policy.decide import decide
+    from adytum_policy.decide import decide, deny_whatever_content
     from adytum_policy.document import open_policy, parse_policy
     from adytum_policy.facts import EthereumFacts
     from adytum_policy.rules import Subject
@@ -68,8 +68,11 @@ def policy(data: bytes) -> None:
         if blind.allowed and (not plain.allowed or blind.charges):
             raise Finding("a limit was passed that nobody knows")
         refused = decide(subject, parsed, 0, votes=(vote("bob", "approve"), vote("eve", "reject")))
-        if refused.allowed and refused.waited:
+        if refused.allowed and next(r for r in parsed.rules if r.id == refused.rule).approvals is not None:
             raise Finding("a rejection was not heard")
+        early = deny_whatever_content(Subject(operation=operation, facts=None, key_id="key-1", **asked), parsed, 0)
+        if early is not None and plain.allowed:
+            raise Finding("denied beforehand what is allowed")
 
 
 def envelope(data: bytes) -> None:

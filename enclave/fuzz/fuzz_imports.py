@@ -7,6 +7,8 @@ slot stays taken.
 from __future__ import annotations
 
 import sys
+from contextlib import closing
+from typing import cast
 
 import atheris
 
@@ -18,9 +20,19 @@ with atheris.instrument_imports(
     from adytum_wire.errors import AdytumError, Code
     from adytum_wire.recovery import parse_recovery
 
-from adytum_enclave.core.secrets import Arena
+from adytum_enclave.core.secrets import Arena, Slot
 
 ARENA = Arena(1 << 17)
+
+
+def seed_of(parts: Parts) -> Slot:
+    with closing(bip39.make_seed(parts, ARENA)) as steps:
+        next(steps).work()
+        try:
+            steps.send(b"")
+        except StopIteration as stop:
+            return cast(Slot, stop.value)
+    raise RuntimeError("a mnemonic is stretched once")
 
 
 def one(data: bytes) -> None:
@@ -41,7 +53,7 @@ def one(data: bytes) -> None:
         elif data:
             with ARENA.take(len(data)) as slot:
                 slot.view[:] = data
-                bip39.make_seed(Parts.of(slot), ARENA).wipe()
+                seed_of(Parts.of(slot)).wipe()
     except AdytumError as error:
         if error.code not in (Code.IMPORT_INVALID, Code.RECORD_INVALID):
             raise

@@ -34,6 +34,7 @@ from adytum_wire.pae import CHECKPOINT, POLICY, REQUEST, pae
 from adytum_wire.receipts import GENESIS, Receipt, ReceiptEnvelope, head_bytes, next_link
 from adytum_wire.record import Header, Record, encode_header, parse_header
 from adytum_wire.requests import (
+    OPERATIONS,
     Body,
     GenerateKey,
     ImportKey,
@@ -48,7 +49,7 @@ from adytum_wire.requests import (
     unseal_info,
 )
 from adytum_wire.strict_json import encode
-from adytum_wire.types import Algorithm, KeyState, RecordKind, derive_key_id, sha256
+from adytum_wire.types import Algorithm, KeyState, RecordKind, Scheme, derive_key_id, sha256
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/11111111-2222-3333-4444-555555555555"
 MODULE = "i-0123456789abcdef0-enc0123456789abcdef"
@@ -297,7 +298,7 @@ class ScriptedEnclave:
             enc, ciphertext = hpke.seal(
                 bytes.fromhex(body.recipient),
                 self.secrets[body.key_id],
-                info=unseal_info(body.tenant, body.request_id),
+                info=unseal_info("unseal", body.tenant, body.request_id, body.key_id, header.kind),
             )
             unsealed = results.UnsealResult(
                 tenant=body.tenant,
@@ -328,11 +329,12 @@ class ScriptedEnclave:
     def _make(self, body: GenerateKey | ImportKey | Seal, raw: bytes) -> ExecuteReply:
         secret = secrets.token_bytes(32)
         if not isinstance(body, GenerateKey):
+            client = self.client_key.public_key().public_bytes_raw()
             secret = hpke.unseal(
                 self.hpke_key,
                 bytes.fromhex(body.sealed.enc),
                 bytes.fromhex(body.sealed.ciphertext),
-                info=import_info(body.tenant, body.request_id),
+                info=import_info(OPERATIONS[type(body)], body.tenant, body.request_id, Scheme.ED25519, client),
             )
         is_secret = isinstance(body, Seal)
         public = b"" if is_secret else PrivateKey(secret).public_key.format()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -23,18 +24,21 @@ from adytum.cli import main
 from adytum_verify import cli as verify_cli
 from adytum_wire.types import derive_key_id
 
-COMMANDS = [
-    [],
-    ["serve"], ["config"], ["config", "check"], ["config", "show"],
-    ["keys"], ["keys", "list"], ["keys", "show"], ["keys", "generate"],
-    ["sign"], ["sign", "ethereum"],
-    ["policy"], ["policy", "validate"], ["policy", "sign"], ["policy", "push"], ["policy", "show"],
-    ["policy", "init"], ["policy", "diff"], ["policy", "simulate"], ["policy", "preview"],
-    ["approve"], ["approve", "list"], ["approve", "show"], ["approve", "sign"], ["approve", "reject"],
-    ["requests"], ["requests", "list"], ["requests", "show"], ["requests", "answer"], ["requests", "cancel"],
-    ["attest"], ["audit"], ["audit", "chains"], ["audit", "export"], ["audit", "verify"], ["audit", "watch"],
-    ["migrate"], ["migrate", "up"], ["migrate", "down"], ["migrate", "status"],
-]  # fmt: skip
+
+def commands(
+    command: click.Command = main, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command of this distribution, groups too."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None and (path or found.callback.__module__.startswith("adytum.cli")):
+                yield from commands(found, (*path, name))
+
+
+COMMANDS = dict(commands())
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
@@ -84,14 +88,35 @@ def served(fresh: Any, tmp_path: Path) -> Iterator[tuple[list[str], ScriptedEncl
     thread.join(20)
 
 
+def test_the_commands_are_found() -> None:
+    assert len(COMMANDS) > 80
+    assert {("keys", "destroy"), ("policy", "simulate"), ("rotate", "worker"), ("restore", "drill")} <= COMMANDS.keys()
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_is_worth_reading(command: list[str]) -> None:
+def test_help_is_worth_reading(command: tuple[str, ...]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
-    text = result.output.split("Options:")[0]
+    text, _, rest = result.output.partition("Options:")
     assert len(text.split()) > 8, text
     for line in result.output.splitlines():
         assert len(line) <= 100
+    found = rest.partition("Commands:")[2]
+    assert "..." not in found, "a list of commands says what each does, to the end"
+    assert bool(found.strip()) is isinstance(COMMANDS[command], click.Group)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_says_what_it_is(command: tuple[str, ...]) -> None:
+    options = [one for one in COMMANDS[command].params if isinstance(one, click.Option)]
+    assert [one.opts for one in options if not one.help] == []
+    choices = [one.type.choices for one in options if isinstance(one.type, click.Choice)]
+    assert all(choice for found in choices for choice in found), "a choice of nothing is shown as nothing"
+
+
+def test_the_first_page_says_what_each_command_is_for_in_a_line() -> None:
+    lines = run("--help").output.split("Commands:")[1].strip("\n").splitlines()
+    assert [line for line in lines if line.startswith("   ")] == []
 
 
 def test_commands_of_other_distributions_are_found_by_entry_point() -> None:

@@ -255,6 +255,18 @@ async def test_an_old_request_is_not_revived_by_approvals(office: Office) -> Non
     await office.assert_refused(Code.REQUEST_EXPIRED, body, genuine, made=free)
     junk = replace(genuine, statement=b"junk")
     await office.assert_refused(Code.APPROVAL_SIGNATURE, body, junk, made=free)
+    # Beside a rule that asks for approvals, the one that asks for none is none for a request that old.
+    rules = office.document["rules"]
+    free_rule = next(rule for rule in rules if rule["labels"] == ["free"])
+    asking = next(rule for rule in rules if rule["approvals"] != "none")
+    await office.put(rules=[*rules, asking | {"id": "pay-free", "labels": ["free"]}])
+    old_again = office.body(free, issued_at=old)
+    one = office.bob.approval(office.statement(old_again))
+    receipt = await office.assert_refused(Code.APPROVALS_MISSING, old_again, one, made=free)
+    said = {rule.rule: rule.outcome for rule in receipt.rules}
+    assert (said[free_rule["id"]], said["pay-free"]) == ("approvals", "approvals")
+    allowed = await office.assert_approvable(old_again, made=free)
+    assert {rule.rule: rule.outcome for rule in allowed.rules}["pay-free"] == "allow"
     # What waited may be as old; not older than bounds.approval_past_ms.
     await office.assert_approvable(office.body(issued_at=old))
     ancient = office.body(issued_at=office.now_ms() - 86_400_000 - 60_000)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from wallet import Wallet, allow_everything, ethereum, made, refused
 
+from adytum_enclave.core.effects import Effect, NewDataKey
 from adytum_sim.inside import Inside
 from adytum_sim.people import Person, request_body
 from adytum_wire import results
@@ -106,6 +107,20 @@ def test_the_record_from_before_a_key_was_disabled_is_refused_at_once(held: Held
     refused(held.sign(), Code.KEY_STATE)
 
 
+@pytest.mark.parametrize("step", ["disable_key", "schedule_deletion"])
+def test_a_reseal_that_the_host_kept_back_does_not_outlive_the_stop_of_its_key(held: Held, step: str) -> None:
+    """Fork: the host asked for a reseal of version 1, hid the answer, and let the stop of version 1 through. Both are
+    version 2, and only one of them says that the key is stopped."""
+    active = held.record
+    fork = held.ask("reseal")
+    assert isinstance(fork, ExecuteReply)
+    held.step(step, **({"waiting_days": 7} if step == "schedule_deletion" else {}))
+    for record in (fork.record, active):
+        refused(held.sign(record), Code.RECORD_ROLLBACK)
+        refused(held.ask("reseal", record=record), Code.RECORD_ROLLBACK)
+    refused(held.sign(), Code.KEY_STATE)
+
+
 def test_a_lost_answer_to_a_disable_can_be_had_again(held: Held) -> None:
     """The host lost the new record: the same request gives it again, and the key is not locked for ever."""
     body = request_body("acme", "disable_key", held.inside.clock_ms, key_id=held.key_id)
@@ -162,6 +177,25 @@ def test_a_key_is_deleted_only_after_its_waiting_period_by_the_enclaves_clock(he
     # The host kept the record all the same: this boot opens no version of it.
     refused(held.ask("cancel_deletion"), Code.RECORD_ROLLBACK)
     refused(held.ask("reseal"), Code.RECORD_ROLLBACK)
+
+
+def test_a_reseal_under_way_does_not_outlive_the_deletion_of_its_key(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host lets the deletion through while the reseal waits for its new data key: no record of the key is made."""
+    held.step("schedule_deletion", waiting_days=7)
+    held.inside.clock_ms += 7 * DAY
+    perform, deleted = held.inside._perform, []
+
+    def delete_first(effect: Effect) -> Any:
+        if isinstance(effect, NewDataKey) and not deleted:
+            deleted.append(held.ask("delete_key"))
+        return perform(effect)
+
+    monkeypatch.setattr(held.inside, "_perform", delete_first)
+    refused(held.ask("reseal"), Code.RECORD_ROLLBACK)
+    assert isinstance(deleted[0], ExecuteReply)
+    refused(held.ask("cancel_deletion"), Code.RECORD_ROLLBACK)
 
 
 def test_a_shorter_waiting_period_in_the_header_does_not_open(held: Held) -> None:

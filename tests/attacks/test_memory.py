@@ -37,7 +37,7 @@ async def imported(wallet: Wallet, secret: bytes) -> Made:
             algorithm="secp256k1",
             labels=["treasury"],
             public_key=PublicKey.from_secret(secret).format().hex(),
-            sealed=await wallet.seal("import-memory-1", secret),
+            sealed=await wallet.seal("import_key", "import-memory-1", secret),
         )
     )
 
@@ -45,7 +45,7 @@ async def imported(wallet: Wallet, secret: bytes) -> Made:
 async def sealed_secret(wallet: Wallet) -> tuple[Made, bytes]:
     """A stored secret, and its 32 bytes."""
     secret = os.urandom(32)
-    sealed = await wallet.seal("seal-memory-1", secret)
+    sealed = await wallet.seal("seal", "seal-memory-1", secret)
     reply = await wallet.stack.ask(wallet.alice, "seal", request_id="seal-memory-1", labels=["treasury"], sealed=sealed)
     return made(reply), secret
 

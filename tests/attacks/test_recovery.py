@@ -81,7 +81,7 @@ async def test_every_set_of_holders_opens_every_record(vault: Vault, holders: Ho
 async def test_each_operation_that_seals_makes_one(vault: Vault, holders: Holders) -> None:
     wallet = vault.wallet
     name = "seal-recovery-1"
-    sealed = await wallet.seal(name, b"s" * 40)
+    sealed = await wallet.seal("seal", name, b"s" * 40)
     signed = await wallet.sign()
     assert isinstance(signed, ExecuteReply), signed
     assert signed.recovery == b""
@@ -194,7 +194,7 @@ async def test_the_largest_envelope_comes_through(wallet: Wallet) -> None:
     keys = [X25519PrivateKey.generate() for _ in range(10)]
     vault = await open_vault(wallet, recovery=rules(keys, 7))
     secret = os.urandom(limits.MAX_SECRET)
-    sealed = await wallet.seal("seal-largest-1", secret)
+    sealed = await wallet.seal("seal", "seal-largest-1", secret)
     reply = await wallet.stack.ask(
         vault.wallet.alice, "seal", request_id="seal-largest-1", labels=["treasury"], sealed=sealed
     )

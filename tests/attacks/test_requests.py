@@ -10,11 +10,11 @@ import pytest
 from wallet import Wallet, allow_everything, ethereum, refused
 
 from adytum_sim.people import Person, request_body
-from adytum_wire import results
+from adytum_wire import receipts, results
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import ExecuteReply, Refusal
 from adytum_wire.requests import Stamp
-from adytum_wire.types import Scheme
+from adytum_wire.types import Scheme, sha256
 
 
 def sign_body(wallet: Wallet, **fields: Any) -> bytes:
@@ -110,9 +110,13 @@ async def test_a_request_id_used_for_another_body_is_a_conflict(wallet: Wallet) 
     now = wallet.stack.now_ms()
     first = sign_body(wallet, request_id="same-id-0001", issued_at=now)
     other = sign_body(wallet, request_id="same-id-0001", issued_at=now - 1)
-    assert isinstance(await send(wallet, first, wallet.alice.stamp(first)), ExecuteReply)
+    done = await send(wallet, first, wallet.alice.stamp(first))
+    assert isinstance(done, ExecuteReply)
     before = await wallet.state()
-    refused(await send(wallet, other, wallet.alice.stamp(other)), Code.REQUEST_CONFLICT, with_receipt=False)
+    reply = refused(await send(wallet, other, wallet.alice.stamp(other)), Code.REQUEST_CONFLICT)
+    receipt = receipts.parse_receipt(receipts.parse_envelope(reply.receipt).body.encode())
+    assert (receipt.decision, receipt.principal, receipt.request_digest) == ("error", "alice", sha256(other).hex())
+    assert await send(wallet, first, wallet.alice.stamp(first)) == done  # the first one's answer and receipt, once more
     assert await wallet.state() == before
 
 
@@ -127,6 +131,7 @@ async def test_a_request_sent_twice_at_once_has_one_effect(wallet: Wallet) -> No
         if isinstance(reply, Refusal):
             assert reply.code == Code.RESOURCE_EXHAUSTED.value
             assert reply.retry_after_ms > 0
+            assert reply.receipt == b""  # a repeat is no decision
     assert await wallet.stack.client.execute(body, stamp) == done[0]
 
 

@@ -94,7 +94,8 @@ async def test_an_audit_needs_nobody_but_the_auditor(short_directory: Path, caps
             done = await adytum("audit", *command, *url, *seen, "--checkpoints", copy)
             assert done.exit_code == 0, done.output
             assert "VERIFIED" in done.output
-        assert (await adytum("audit", "export", *url, "--out", file)).exit_code == 2  # it is there
+        assert (await adytum("audit", "export", *url, "--out", file)).exit_code == 1  # it is there
+        assert (await adytum("audit", "export", *url, "--out", file.parent / "no" / "where")).exit_code == 1
         again = await adytum("audit", "export", *url, "--out", file, "--resume", "--json")
         assert json.loads(again.output)["receipts"] == 0
 
@@ -141,6 +142,6 @@ async def test_an_export_goes_on_where_it_was_interrupted(short_directory: Path,
         for wrong in (b"rubbish", b"rubbish\n", data.replace(data[28:60], b"0" * 32)):
             part.write_bytes(wrong)
             done = await adytum("audit", "export", *url, "--out", part, "--resume")
-            assert done.exit_code == 2
+            assert done.exit_code == 1
             assert "not an audit file of chain" in done.output
             assert part.read_bytes() == wrong

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from adytum.client.checks import check_signature
 from adytum.client.errors import UntrustedError
+from adytum_enclave.core.crypto.secp256k1 import tweak_public
 from adytum_enclave.core.hd import Seed
 from adytum_enclave.core.secrets import Arena
 from adytum_enclave.core.steps.sign import sign
@@ -227,6 +228,60 @@ def test_a_key_that_the_script_does_not_belong_to() -> None:
     assert refused(build(derivations=derivations | {psbt.DERIVATION + STRANGER: origin(f"{PATH}/0/9")})) == ".inputs"
     taproot = {psbt.TAP_DERIVATION + key_at(RECEIVE)[1:]: b"\0" + origin(RECEIVE)}
     assert refused(build(derivations=taproot)) == ".inputs"
+
+
+def many(inputs: int, outputs: int) -> bytes:
+    """P2TR inputs and change, each at a path of its own."""
+    keys = {}
+    account = Bip32Slip10Secp256k1.FromSeed(SEED).DerivePath(PATH)
+    for chain, count in ((0, inputs), (1, outputs)):
+        node = account.ChildKey(chain)
+        for at in range(count):
+            keys[chain, at] = bytes(node.ChildKey(at).PublicKey().RawCompressed().ToBytes())
+    scripts = {name: b"\x51\x20" + (tweak_public(key[1:], own_scripts(key).tweak) or b"") for name, key in keys.items()}
+
+    def claim(chain: int, at: int, kind: bytes) -> psbt.Map:
+        return {kind + keys[chain, at][1:]: b"\0" + origin(f"{PATH}/{chain}/{at}")}
+
+    tx = Transaction(
+        version=b"\x02\0\0\0",
+        inputs=tuple(Input(txid=bytes([at + 1]) * 32, index=0, sequence=0xFFFFFFFD) for at in range(inputs)),
+        outputs=tuple(Output(amount=900, script=scripts[1, at]) for at in range(outputs)),
+        locktime=0,
+    )
+    maps = [
+        {psbt.WITNESS_OUTPUT: Output(amount=1_000, script=scripts[0, at]).encode(), **claim(0, at, psbt.TAP_DERIVATION)}
+        for at in range(inputs)
+    ]
+    change = tuple(claim(1, at, psbt.OUT_TAP_DERIVATION) for at in range(outputs))
+    whole = psbt.Psbt(version=0, fields={psbt.UNSIGNED: tx.encode()}, inputs=(), outputs=change, tx=tx)
+    return whole.encode(maps)
+
+
+def test_more_claimed_keys_than_all_tenants_can_wait_for() -> None:
+    """Each costs a point while it is read and derivations before anything is signed."""
+    asked: list[bytes] = []
+
+    def counted(x: bytes, tweak: bytes) -> bytes | None:
+        asked.append(x)
+        return tweak_public(x, tweak)
+
+    def read(data: bytes) -> Any:
+        asked.clear()
+        return decode_content(body_of(data, PATH, SCHNORR).content, SCHNORR, b"", PATH, add_tweak=counted)
+
+    assert len(read(many(64, 16)).claims) == len(asked) == 80
+    for inputs, outputs in ((64, 17), (20, 61)):
+        with pytest.raises(AdytumError) as caught:
+            read(many(inputs, outputs))
+        assert (caught.value.code, caught.value.field) == (Code.CONTENT_INVALID, "$.content.psbt.outputs")
+        assert len(asked) <= 80
+    assert len(sign_with(SEED, body_of(many(64, 16), PATH, SCHNORR)).signature) == 2 * 64 * 64
+
+
+def test_the_paths_that_sign_are_those_of_the_inputs() -> None:
+    decoded = decode_content(body_of(many(3, 2), PATH, SCHNORR).content, SCHNORR, b"", PATH)
+    assert decoded.signing_paths == {f"{PATH}/0/{at}" for at in range(3)}
 
 
 @pytest.mark.parametrize("value", [b"", b"\0" * 3, b"\0" * 6, b"\0" * 102])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coincurve import PublicKey
 from eth_account import Account
 from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
@@ -255,6 +256,31 @@ async def test_a_request_under_a_session_outlives_the_session(bank: Bank) -> Non
         await bank.service.ready(60)
         await bank.approve(caught.value.request_id, bank.bob, bank.carol)
         bank.check(await bank.answer(caught.value))
+
+
+async def test_a_key_sealed_under_a_session_waits_and_opens_under_the_key(bank: Bank) -> None:
+    """Sealed for the stamp key: its session's stamp counts for it, and so does the one that is left with the host."""
+    secret = Account.create()
+    async with bank.open():
+        await bank.prepare()
+        rules = [
+            allow_everything("sessions", operations=["open_session"], labels="*"),
+            allow_everything("at-once", operations=["seal"]),
+            allow_everything("imports", operations=["import_key"], approvals={"role": "approver", "count": 1}),
+        ]
+        document = bank.stack.policy(
+            [bank.alice.as_principal("signer"), bank.bob.as_principal("approver")], rules, version=2
+        )
+        public = PublicKey.from_secret(bytes(secret.key)).format()
+        async with bank.client(bank.alice) as alice:
+            await alice.put_policy(signed_policy(document, *bank.stack.admins))
+            await alice.open_session(ttl_seconds=600)
+            assert (await alice.seal(b"a secret", labels=["treasury"])).receipt.receipt.decision == "allow"
+            with pytest.raises(PendingError) as caught:
+                await alice.import_key(Algorithm.SECP256K1, bytes(secret.key), public, labels=["treasury"])
+        await bank.approve(caught.value.request_id, bank.bob)
+        answer = await bank.answer(caught.value)
+        assert answer.result.address == secret.address
 
 
 async def test_approvals_together_carry_it_out_once(bank: Bank) -> None:

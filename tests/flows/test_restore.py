@@ -145,7 +145,13 @@ async def bank(short_directory: Path) -> AsyncIterator[Bank]:
         yield bank
 
 
-async def test_a_backup_under_traffic_is_restored_checked_and_opened(bank: Bank) -> None:
+async def _seems_ready(*_: object, **__: object) -> None:
+    pass
+
+
+async def test_a_backup_under_traffic_is_restored_checked_and_opened(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop = asyncio.Event()
 
     async def traffic() -> int:
@@ -180,8 +186,15 @@ async def test_a_backup_under_traffic_is_restored_checked_and_opened(bank: Bank)
     assert again["error"]["code"] == "RESTORE_NOT_EMPTY"
 
     # The enclave that serves production is not for drills: what it is shown it remembers.
-    used = await bank.run("restore", backup, "--into", await bank.empty(), "--drill", code=1)
+    target = await bank.empty()
+    used = await bank.run("restore", backup, "--into", target, "--drill", code=1)
     assert used["error"]["code"] == "DRILL_ENCLAVE"
+    with monkeypatch.context() as blind:  # it is refused all the same when it shows only afterwards
+        blind.setattr("adytum.backup.drill.require_ready", _seems_ready)
+        late = await bank.run("restore", backup, "--into", target, "--drill", code=1)  # nothing had been restored
+    assert late["drill"]["error"]["code"] == "DRILL_ENCLAVE"
+    assert late["whole"] is True
+    assert late["keys"] == report["keys"]
     await bank.sign()
 
     await bank.host.service.stop()

@@ -22,7 +22,7 @@ from wallet import SUITE, TO, TRANSFER, VALUE, Wallet, made
 from adytum_verify import verify_chain, verify_receipt
 from adytum_wire import requests, results
 from adytum_wire.messages import ExecuteReply
-from adytum_wire.types import Scheme, sha256
+from adytum_wire.types import RecordKind, Scheme, sha256
 
 
 def result_of(reply: Any) -> Any:
@@ -71,7 +71,7 @@ async def test_every_algorithm_signs_and_other_libraries_verify(wallet: Wallet) 
 async def test_an_imported_key_signs_as_the_original(wallet: Wallet) -> None:
     original = Account.create()
     public = PublicKey.from_secret(bytes(original.key)).format().hex()
-    sealed = await wallet.seal("import-0001", bytes(original.key))
+    sealed = await wallet.seal("import_key", "import-0001", bytes(original.key))
     reply = await wallet.stack.ask(
         wallet.alice,
         "import_key",
@@ -94,7 +94,7 @@ async def test_a_sealed_secret_comes_back_to_the_named_recipient_only(wallet: Wa
         "seal",
         request_id="seal-00001",
         labels=["treasury"],
-        sealed=await wallet.seal("seal-00001", secret),
+        sealed=await wallet.seal("seal", "seal-00001", secret),
     )
     key = made(reply)
     assert secret not in key.record.ciphertext_blob
@@ -109,12 +109,12 @@ async def test_a_sealed_secret_comes_back_to_the_named_recipient_only(wallet: Wa
         )
     )
     blob = bytes.fromhex(answer.enc + answer.ciphertext)
-    info = requests.unseal_info("acme", "unseal-001")
+    info = requests.unseal_info("unseal", "acme", "unseal-001", key.key_id, RecordKind.SECRET)
     assert SUITE.decrypt(blob, recipient, info) == secret
     with pytest.raises(InvalidTag):
         SUITE.decrypt(blob, X25519PrivateKey.generate(), info)
     with pytest.raises(InvalidTag):
-        SUITE.decrypt(blob, recipient, requests.unseal_info("acme", "unseal-002"))
+        SUITE.decrypt(blob, recipient, info.replace(b"unseal-001", b"unseal-002"))
 
 
 async def test_reseal_keeps_the_key_and_changes_everything_else(wallet: Wallet) -> None:

@@ -40,7 +40,7 @@ def load(path: str) -> ModuleType:
 
 SPINE, LOST = load("flows/test_spine.py"), load("flows/test_lost_answers.py")
 RECORDS, REQUESTS = load("attacks/test_records.py"), load("attacks/test_requests.py")
-FRAMES, KMS = load("attacks/test_frames.py"), load("attacks/test_kms.py")
+FRAMES, KMS = load("attacks/test_frame_attacks.py"), load("attacks/test_kms.py")
 
 CASES: list[Callable[[Wallet], Awaitable[None]]] = [
     SPINE.test_an_eip1559_transfer_is_signed_as_eth_account_expects,

@@ -22,9 +22,25 @@ from adytum_policy.tally import Tally, tally
 from adytum_policy.usage import Charge, NoUsage, Usage, charge_of
 from adytum_policy.votes import Vote
 from adytum_wire.errors import Code
-from adytum_wire.receipts import MAX_MISSING, ApprovalOutcome, RuleOutcome, Wanted
+from adytum_wire.receipts import (
+    MAX_MISSING,
+    MAX_WANTED,
+    MAX_WANTED_NAMES,
+    ApprovalOutcome,
+    RuleOutcome,
+    Wanted,
+)
 
-__all__ = ["Blocked", "ContentFacts", "Decision", "Subject", "TokenFacts", "Wanted", "decide"]
+__all__ = [
+    "Blocked",
+    "ContentFacts",
+    "Decision",
+    "Subject",
+    "TokenFacts",
+    "Wanted",
+    "decide",
+    "deny_whatever_content",
+]
 
 _NO_USAGE = NoUsage()
 
@@ -43,8 +59,7 @@ class Decision(Struct, frozen=True):
     """`code` is None when allowed. `rules` has one outcome a rule, in the document's order; empty when the policy has
     expired, for then no rule was looked at. `rule`: the id of the rule that allowed; a later one that says "allow"
     matched too and was not needed. `charges`: what its limits are to be charged. `approvals`: what became of each vote,
-    in their order. `wanted`: set with APPROVALS_MISSING. `waited`: the approvals that some matching rule asks for are
-    there, so the request may be as old as approvals take. `blocked`: the limits that refused, when nothing allowed."""
+    in their order. `wanted`: set with APPROVALS_MISSING. `blocked`: the limits that refused, when nothing allowed."""
 
     allowed: bool
     code: Code | None
@@ -53,18 +68,45 @@ class Decision(Struct, frozen=True):
     charges: tuple[Charge, ...] = ()
     approvals: tuple[ApprovalOutcome, ...] = ()
     wanted: tuple[Wanted, ...] = ()
-    waited: bool = False
     blocked: tuple[Blocked, ...] = ()
 
 
+def deny_whatever_content(subject: Subject, policy: Policy, now_ms: int) -> Decision | None:
+    """The refusal that `decide` would come to for every content that decodes, or None when it depends on the content.
+
+    `subject` has no facts and no signing paths yet. Never allows. Decoding takes the time of everybody, so who has no
+    right to what is asked is told so before it (P-38).
+    """
+    if now_ms > policy.valid_until:
+        return Decision(False, Code.POLICY_EXPIRED, ())
+    denied = could = False
+    outcomes: list[RuleOutcome] = []
+    for rule in policy.rules:
+        outcome = rule.outcome_without_content(subject, now_ms)
+        if outcome is rule.matched and not rule.allow:
+            denied = True
+        elif rule.allow and (outcome is rule.matched or outcome is rule.said["content"]):
+            could = True
+        outcomes.append(outcome)
+    return Decision(False, Code.POLICY_DENIED, tuple(outcomes)) if denied or not could else None
+
+
 def decide(
-    subject: Subject, policy: Policy, now_ms: int, *, votes: Sequence[Vote] = (), usage: Usage = _NO_USAGE
+    subject: Subject,
+    policy: Policy,
+    now_ms: int,
+    *,
+    votes: Sequence[Vote] = (),
+    usage: Usage = _NO_USAGE,
+    waited: bool = False,
 ) -> Decision:
     """Decide about `subject` under `policy` at trusted time `now_ms` (ms since the Unix epoch). Never raises.
 
+    `waited`: the request is older than one may be that needs no approvals, so rules that ask for none are none (A-16).
+
     The result's code is POLICY_EXPIRED after `valid_until`; POLICY_DENIED when a deny rule matches or no allow rule
     does; APPROVALS_REJECTED when somebody who may approve said no; APPROVALS_MISSING when approvals would help;
-    USAGE_UNKNOWN or LIMIT_EXCEEDED when only limits stand in the way.
+    USAGE_UNKNOWN or LIMIT_EXCEEDED when only limits stand in the way; REQUEST_EXPIRED when nothing does but its age.
     """
     if now_ms > policy.valid_until:
         return Decision(False, Code.POLICY_EXPIRED, ())
@@ -81,9 +123,9 @@ def decide(
         outcomes.append(outcome)
     if denied or first is None:
         return Decision(False, Code.POLICY_DENIED, tuple(outcomes))
-    if first.approvals is None and not first.limits and not votes:  # the way of nearly every request
+    if first.approvals is None and not first.limits and not votes and not waited:  # the way of nearly every request
         return Decision(True, None, tuple(outcomes), first.id)
-    return _weigh(subject, policy, now_ms, votes, usage, outcomes)
+    return _weigh(subject, policy, now_ms, votes, usage, outcomes, waited=waited)
 
 
 def _weigh(
@@ -93,6 +135,8 @@ def _weigh(
     votes: Sequence[Vote],
     usage: Usage,
     outcomes: list[RuleOutcome],
+    *,
+    waited: bool,
 ) -> Decision:
     """For a subject that some allow rule matches and no deny rule."""
     matching = [(at, rule) for at, rule in enumerate(policy.rules) if outcomes[at] is rule.matched]
@@ -101,31 +145,38 @@ def _weigh(
         for at, rule in matching:
             outcomes[at] = rule.said["approvals"]
         return Decision(False, Code.APPROVALS_REJECTED, tuple(outcomes), approvals=counted.outcomes)
-    wanted: list[Wanted] = []
+    waiting: list[Rule] = []
     blocked: list[Blocked] = []
     for at, rule in matching:
+        if rule.approvals is None and waited:
+            outcomes[at] = rule.said["approvals"]
+            continue
         if rule.approvals is not None and counted.count(rule.approvals.role) < rule.approvals.count:
             outcomes[at] = rule.said["approvals"]
-            wanted.append(_wanted(rule, counted, subject, policy))
+            waiting.append(rule)
             continue
         charges, standing = _charges(rule, subject, usage)
         if standing:
             outcomes[at] = rule.said["limit"]
             blocked += standing
             continue
-        waited = any(
-            r.approvals is not None and counted.count(r.approvals.role) >= r.approvals.count for _, r in matching
-        )
-        return Decision(True, None, tuple(outcomes), rule.id, charges, counted.outcomes, waited=waited)
-    code = Code.USAGE_UNKNOWN if any(b.charge is not None and b.used is None for b in blocked) else Code.LIMIT_EXCEEDED
+        return Decision(True, None, tuple(outcomes), rule.id, charges, counted.outcomes)
     return Decision(
         False,
-        Code.APPROVALS_MISSING if wanted else code,
+        Code.APPROVALS_MISSING if waiting else _refusal(blocked),
         tuple(outcomes),
         approvals=counted.outcomes,
-        wanted=tuple(wanted),
+        wanted=_wanted(waiting, counted, subject, policy),
         blocked=tuple(blocked),
     )
+
+
+def _refusal(blocked: list[Blocked]) -> Code:
+    """Why no rule allowed that lacks no approvals."""
+    if not blocked:
+        return Code.REQUEST_EXPIRED
+    unknown = any(one.charge is not None and one.used is None for one in blocked)
+    return Code.USAGE_UNKNOWN if unknown else Code.LIMIT_EXCEEDED
 
 
 def _charges(rule: Rule, subject: Subject, usage: Usage) -> tuple[tuple[Charge, ...], list[Blocked]]:
@@ -145,15 +196,29 @@ def _charges(rule: Rule, subject: Subject, usage: Usage) -> tuple[tuple[Charge, 
     return tuple(charges), blocked
 
 
-def _wanted(rule: Rule, counted: Tally, subject: Subject, policy: Policy) -> Wanted:
-    role, count = (rule.approvals.role, rule.approvals.count) if rule.approvals is not None else ("", 0)
-    have = counted.by_role.get(role, ())
-    could = tuple(
-        entry.id
-        for entry in policy.document.principals
-        if role in entry.roles
-        and (entry.keys or entry.passkeys)
-        and entry.id not in have
-        and entry.id != subject.principal_id
-    )
-    return Wanted(rule=rule.id, role=role, count=count, counted=have, missing=could[:MAX_MISSING])
+def _wanted(waiting: Sequence[Rule], counted: Tally, subject: Subject, policy: Policy) -> tuple[Wanted, ...]:
+    """What the rules in `waiting` lack, the first of them: a receipt has to carry it, however many rules there are. Who
+    counted is never cut, so that how many are still to come is right; a rule for which there is no room ends it."""
+    found: list[Wanted] = []
+    room = MAX_WANTED_NAMES
+    for rule in waiting[:MAX_WANTED]:
+        role, count = (rule.approvals.role, rule.approvals.count) if rule.approvals is not None else ("", 0)
+        have = counted.by_role.get(role, ())
+        if len(have) > room:
+            break
+        could = [
+            entry.id
+            for entry in policy.document.principals
+            if role in entry.roles
+            and (entry.keys or entry.passkeys)
+            and entry.id not in have
+            and entry.id != subject.principal_id
+        ]
+        missing = tuple(could[: min(MAX_MISSING, room - len(have))])
+        room -= len(have) + len(missing)
+        found.append(
+            Wanted(
+                rule=rule.id, role=role, count=count, counted=have, missing=missing, others=len(could) - len(missing)
+            )
+        )
+    return tuple(found)

@@ -33,7 +33,8 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     `operation`: `requests.operation_of(body)`. `labels` and `algorithm`: of the record, or for a new one of the
     request. `facts`: of the decoded content, None where there is none or it cannot be understood. `path`: the
-    derivation path that the request names, "" for none. `key_id`: "" when the request makes a record.
+    derivation path that the request names, "" for none. `signing_paths`: of the keys that really sign, where they lie
+    below that one (a PSBT for a seed). `key_id`: "" when the request makes a record.
     """
 
     operation: str
@@ -43,6 +44,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     labels: Collection[str]
     facts: ContentFacts | None
     path: str = ""
+    signing_paths: Collection[str] = ()
     key_id: str = ""
 
 
@@ -65,6 +67,35 @@ class Rule:
 
     def outcome(self, subject: Subject, now_ms: int) -> RuleOutcome:
         """`matched` when every condition holds, else the outcome that names the first that does not (P-9)."""
+        found = self._before_content(subject, now_ms)
+        if found is not None:
+            return found
+        facts = subject.facts
+        if self.content is None:
+            # `sign` means content that was understood, whatever the rule says of it (P-11).
+            return self.said["content"] if facts is None and subject.operation == "sign" else self.matched
+        if facts is None:
+            return self.said["content"]
+        furthest = "content"  # of several matchers, say where the one that came closest failed
+        for matcher in self.content:
+            name = matcher.failed(facts)
+            if not name:
+                return self.matched
+            if furthest == "content" or _DEPTH[name] > _DEPTH[furthest]:
+                furthest = name
+        return self.said[furthest]
+
+    def outcome_without_content(self, subject: Subject, now_ms: int) -> RuleOutcome:
+        """What is certain of a subject whose content is not decoded yet: `matched` is the outcome for whatever content
+        decodes. Of an allow rule every other outcome but `content` is, too. A deny rule may say "path" and be met later
+        by a path that only the content names."""
+        found = self._before_content(subject, now_ms)
+        if found is not None:
+            return found
+        return self.matched if self.content is None else self.said["content"]
+
+    def _before_content(self, subject: Subject, now_ms: int) -> RuleOutcome | None:
+        """The first condition that does not hold, of all but content; None when they hold."""
         operation = subject.operation
         if operation not in self.operations:
             return self.said["operation"]
@@ -85,24 +116,18 @@ class Rule:
                 return self.said["label"]
         if self.algorithms is not None and subject.algorithm not in self.algorithms:
             return self.said["algorithm"]
-        if self.paths is not None and not self.paths.holds(subject.path):
+        if self.paths is not None and not self._meets_path(self.paths, subject):
             return self.said["path"]
         if self.times is not None and not self.times.holds(now_ms):
             return self.said["time"]
-        facts = subject.facts
-        if self.content is None:
-            # `sign` means content that was understood, whatever the rule says of it (P-11).
-            return self.said["content"] if facts is None and operation == "sign" else self.matched
-        if facts is None:
-            return self.said["content"]
-        furthest = "content"  # of several matchers, say where the one that came closest failed
-        for matcher in self.content:
-            name = matcher.failed(facts)
-            if not name:
-                return self.matched
-            if furthest == "content" or _DEPTH[name] > _DEPTH[furthest]:
-                furthest = name
-        return self.said[furthest]
+        return None
+
+    def _meets_path(self, paths: PathMatcher, subject: Subject) -> bool:
+        """Whoever may sign by an account's path may sign with its addresses, which is what a PSBT is for. Who may not
+        sign with one of them may not do it by way of the account either (P-26)."""
+        if paths.holds(subject.path):
+            return True
+        return not self.allow and any(map(paths.holds, subject.signing_paths))
 
 
 def compile_rule(entry: shape.RuleEntry, limits: Mapping[str, shape.LimitEntry]) -> Rule:

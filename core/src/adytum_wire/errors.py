@@ -153,7 +153,7 @@ _INFO: dict[Code, _Info] = {
     Code.ANCHOR_UNAVAILABLE: _Info(503, True, "The anchor cannot be reached or gave an answer that fails its checks."),
     Code.SESSION_UNKNOWN: _Info(401, False, "The enclave has no such session; open another one."),
     Code.SESSION_EXPIRED: _Info(401, False, "The session has expired; open another one."),
-    Code.RECORD_MISSING: _Info(404, False, "The request needs a sealed record and none came with it."),
+    Code.RECORD_MISSING: _Info(404, False, "No sealed record came with it: the host has no such key of the tenant."),
     Code.RECORD_INVALID: _Info(422, False, "The sealed record is malformed."),
     Code.RECORD_MISMATCH: _Info(422, False, "The sealed record is not the one the request names."),
     Code.RECORD_TAMPERED: _Info(422, False, "The sealed record does not open: it or its data key was changed."),

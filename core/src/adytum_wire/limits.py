@@ -54,15 +54,20 @@ RETRY_AFTER_MS: Final = 50
 PAUSE_UNSENT: Final = 1024 * KIB  # bytes waiting for a peer that does not read: from here its own bytes are not read
 MAX_UNSENT: Final = 8 * 1024 * KIB  # bytes; beyond it the connection is closed
 
-MAX_SESSIONS: Final = 1_024  # open at a time
+MAX_SESSIONS: Final = 1_024  # open at a time, of all tenants
+MAX_SESSIONS_OF_PRINCIPAL: Final = 64
+MAX_WAITING_IMPORTS: Final = 8  # of one tenant, before their turn
+RETRY_IMPORT_MS: Final = 1_000
 MAX_SESSION_MS: Final = 12 * 3_600_000
 
-# replay memory (entries); beyond it new requests get RESOURCE_EXHAUSTED until the window moves
+# replay memory (entries, and bytes of answers); beyond it new requests get RESOURCE_EXHAUSTED until the window moves
 MAX_REMEMBERED_REQUESTS: Final = 500_000
-MAX_REMEMBERED_ANSWERS: Final = 2_048
+MAX_REMEMBERED_ANSWERS: Final = 2_048  # in each of two memories; so are the bytes
+MAX_REMEMBERED_ANSWER_BYTES: Final = 24 * 1024 * KIB
 
-# receipts kept for a host that lost an answer: how many, and how many bytes of them one reply carries
+# receipts kept for a host that lost an answer: how many, how many bytes, and how many bytes of them one reply carries
 MAX_REMEMBERED_RECEIPTS: Final = 8_192
+MAX_REMEMBERED_RECEIPT_BYTES: Final = 32 * 1024 * KIB
 MAX_RECEIPTS_REPLY: Final = 192 * KIB
 
 # ports (vsock numbers; a Unix socket in development carries the number in its name)

@@ -21,6 +21,9 @@ from adytum_wire.types import Hex, Hex32, Milliseconds, sha256
 GENESIS = bytes(32)
 MAX_RECEIPT = 128 * 1024
 MAX_MISSING = 32  # names in one `Wanted`
+MAX_WANTED = 16  # rules that a receipt says are waiting
+MAX_WANTED_NAMES = 128  # of people, in all of them
+MAX_APPROVAL_OUTCOMES = 64
 _LINK = b"adytum/receipt-link/v1"
 
 ChainId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -43,14 +46,18 @@ class ApprovalOutcome(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Wanted(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What an allow rule that matches still lacks: `count` people with `role`; `counted` have approved; `missing` are
-    those who could, at most `MAX_MISSING` of them."""
+    """What an allow rule that matches still lacks: `count` people with `role`; `counted` have approved, all of them;
+    `missing` are those who could, at most `MAX_MISSING`; `others`: how many more could, whom there was no room to name.
+
+    A receipt lists the first rules that wait, `MAX_WANTED` and `MAX_WANTED_NAMES` of people at most. Any other has the
+    outcome "approvals" in `Receipt.rules` and is not listed."""
 
     rule: str
     role: str
     count: int
     counted: tuple[str, ...]
     missing: tuple[str, ...]
+    others: Annotated[int, Meta(ge=0)]
 
 
 class LimitOutcome(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +71,8 @@ class LimitOutcome(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Receipt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of a receipt. Empty strings and 0 where a field does not apply."""
+    """The body of a receipt. Empty strings and 0 where a field does not apply. `omitted`: parts that were cut or left
+    out because no receipt may be larger than `MAX_RECEIPT`; empty in all but the most extreme cases."""
 
     v: Literal[1] = 1
     chain: ChainId  # boot id of the enclave shard
@@ -89,6 +97,7 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     public_key: Hex
     summary: dict[str, str]
     result_digest: Hex
+    omitted: list[Literal["rules", "approvals", "wanted", "limits", "summary"]] = []
 
 
 class ReceiptEnvelope(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -25,6 +25,7 @@ from adytum_wire.types import (
     Labels,
     Milliseconds,
     Path,
+    RecordKind,
     RequestId,
     Scheme,
     SigningScheme,
@@ -35,7 +36,8 @@ from adytum_wire.types import (
 class Sealed(Struct, frozen=True, forbid_unknown_fields=True):
     """HPKE base mode (RFC 9180: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM) to the enclave's attested key.
 
-    info = `import_info(tenant, request_id)`, no associated data: a blob lifted into another request does not open.
+    info = `import_info` of the request and of the key that stamps it, no associated data: a blob that is lifted into
+    another request, into another operation, or under another's stamp does not open.
     """
 
     enc: Hex32
@@ -49,14 +51,24 @@ class SealedFile(Struct, frozen=True, forbid_unknown_fields=True):
     ciphertext: Annotated[Hex, Meta(max_length=2 * (limits.MAX_FILE + 16))]
 
 
-def import_info(tenant: str, request_id: str) -> bytes:
-    """HPKE info of what a client seals to the enclave."""
-    return b"adytum/import/v1\0" + tenant.encode() + b"\0" + request_id.encode()
+def import_info(operation: str, tenant: str, request_id: str, scheme: Scheme, public_key: bytes) -> bytes:
+    """HPKE info of what a client seals to the enclave (S-13). `operation`: the name in the body. `scheme`,
+    `public_key`: of the key that must stamp the request, itself or through a session that it opened. A sealed blob
+    travels through the host: without these whoever may `seal` and `unseal` could read what another one imports."""
+    parts = (operation.encode(), tenant.encode(), request_id.encode(), scheme.value.encode(), public_key)
+    return _info(b"adytum/import/v2", parts)
 
 
-def unseal_info(tenant: str, request_id: str) -> bytes:
-    """HPKE info of what the enclave seals to a recipient."""
-    return b"adytum/unseal/v1\0" + tenant.encode() + b"\0" + request_id.encode()
+def unseal_info(operation: str, tenant: str, request_id: str, key_id: str, kind: RecordKind) -> bytes:
+    """HPKE info of what the enclave seals to a recipient (S-25). `operation`: `unseal` or `export`. `key_id`, `kind`:
+    of the record whose secret it is, so that nobody on the way can call it another's, or another kind of thing."""
+    parts = (operation.encode(), tenant.encode(), request_id.encode(), key_id.encode(), kind.value.encode())
+    return _info(b"adytum/unseal/v2", parts)
+
+
+def _info(domain: bytes, parts: tuple[bytes, ...]) -> bytes:
+    """One reading only: the domain, a zero, and each part behind its length (u16, big endian)."""
+    return domain + b"\0" + b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
 
 class EthereumTransaction(

@@ -130,14 +130,14 @@ class SignResult(_Base, frozen=True, kw_only=True, tag="sign"):
 
 
 class UnsealResult(_Base, frozen=True, kw_only=True, tag="unseal"):
-    """HPKE to the recipient that the request named: info `unseal_info(tenant, request_id)`."""
+    """HPKE to the recipient that the request named: info `unseal_info` of `unseal`, this record and `secret`."""
 
     enc: Hex32
     ciphertext: Hex
 
 
 class ExportResult(_Base, frozen=True, kw_only=True, tag="export"):
-    """HPKE to the recipient, info `unseal_info(tenant, request_id)`. `kind`: what the plaintext is."""
+    """HPKE to the recipient: info `unseal_info` of `export`, this record and `kind`: what the plaintext is."""
 
     recipient: str
     kind: RecordKind

@@ -24,7 +24,7 @@ from adytum_wire.manifest import Admin, Tenant
 from adytum_wire.pae import POLICY, pae
 from adytum_wire.types import Scheme
 
-sys.path.insert(0, str(Path(__file__).parent))  # policy_model
+sys.path.insert(0, str(Path(__file__).parent))  # policy_model, one_matcher
 
 # Public keys of fixed private keys; nobody signs with them here.
 ALICE = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32).public_key().public_bytes_raw().hex()

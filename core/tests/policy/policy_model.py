@@ -75,6 +75,7 @@ _times = st.builds(
     st.lists(st.sampled_from(_CLOCK), min_size=2, max_size=2, unique=True).map(sorted),
 )
 PATTERNS = ["", "m/*", "m/44'", "m/44'/*", "m/44", "m/44/*", "m/4/*", "m/44'/60'/*", "m/44'/60'/0'"]
+PATTERNS += ["m/44'/60'/0'/0/5", "m/44'/60'/0'/0/*"]
 PATHS = ["", "m/44'", "m/44", "m/44'/60'", "m/44'/60'/0'", "m/44'/60'/0'/7", "m/44/60", "m/4", "m/440"]
 _amount = st.sampled_from(["*", "0", "5"])
 _content = st.fixed_dictionaries(
@@ -169,9 +170,17 @@ facts = st.builds(
     _calls,
 )
 _names = st.sampled_from(sorted(KEYS))
+# Of a PSBT for a seed, which says where below the request's path the keys lie that sign.
+_below_path = st.frozensets(st.sampled_from(["", "/0/5", "/0/7", "/1/0"]), max_size=2)
 subjects = st.builds(
-    lambda name, what, **more: Subject(
-        principal_id=name, roles=frozenset(ROLES[name]), operation=what[0], facts=what[1], **more
+    lambda name, what, path, below, **more: Subject(
+        principal_id=name,
+        roles=frozenset(ROLES[name]),
+        operation=what[0],
+        facts=what[1],
+        path=path,
+        signing_paths=frozenset(path + more for more in below) if path and what[1] is not None else frozenset(),
+        **more,
     ),
     _names,
     st.tuples(st.just("sign"), facts)
@@ -181,6 +190,7 @@ subjects = st.builds(
     algorithm=st.sampled_from(["secp256k1", "none"]),
     labels=st.lists(st.sampled_from(["hot", "cold"]), max_size=2),
     path=st.sampled_from(["", *PATHS]),
+    below=st.just(frozenset()) | _below_path,
     key_id=st.sampled_from(["", "key-1", "key-1"]),
 )
 moments = st.sampled_from([NOW - 1, NOW, NOW, NOW + 59_999, NOW + 60_000, NOW + 86_400_000, VALID_UNTIL + 1])
@@ -221,9 +231,9 @@ books = st.dictionaries(
 
 
 def allows(
-    document: dict[str, Any], subject: Subject, now_ms: int, ballots: list[Vote], book: Book
+    document: dict[str, Any], subject: Subject, now_ms: int, ballots: list[Vote], book: Book, waited: bool = False
 ) -> tuple[bool, str]:
-    """(allowed, code)."""
+    """(allowed, code). `waited`: the request is older than one without approvals may be."""
     if now_ms > document["valid_until"]:
         return False, "POLICY_EXPIRED"
     hits = [rule for rule in document["rules"] if matches(rule, subject, now_ms)]
@@ -248,12 +258,15 @@ def allows(
             if len(people) < wants["count"]:
                 codes.add("APPROVALS_MISSING")
                 continue
+        elif waited:
+            codes.add("REQUEST_EXPIRED")
+            continue
         names = [] if rule["limits"] == "none" else rule["limits"]
         verdicts = {_room(limit, subject, book) for limit in document["limits"] if limit["id"] in names}
         if verdicts <= {"fits"}:
             return True, ""
         codes.add("USAGE_UNKNOWN" if "unknown" in verdicts else "LIMIT_EXCEEDED")
-    for code in ("APPROVALS_MISSING", "USAGE_UNKNOWN", "LIMIT_EXCEEDED"):
+    for code in ("APPROVALS_MISSING", "USAGE_UNKNOWN", "LIMIT_EXCEEDED", "REQUEST_EXPIRED"):
         if code in codes:
             return False, code
     raise AssertionError("no verdict")
@@ -268,6 +281,9 @@ def matches(rule: dict[str, Any], subject: Subject, now_ms: int) -> bool:
         labelled = bool(found) and set(found) <= set(labels)
     else:
         labelled = bool(set(found) & set(labels))
+    paths = {subject.path}
+    if rule["effect"] == "deny":
+        paths |= set(subject.signing_paths)
     content = rule["content"]
     if subject.facts is None:
         understood = content == "*" and subject.operation != "sign"
@@ -278,7 +294,7 @@ def matches(rule: dict[str, Any], subject: Subject, now_ms: int) -> bool:
         and (rule["principals"] == "*" or bool(set(who) & set(rule["principals"])))
         and labelled
         and (rule["algorithms"] == "*" or subject.algorithm in rule["algorithms"])
-        and (rule["paths"] == "*" or any(_below(pattern, subject.path) for pattern in rule["paths"]))
+        and (rule["paths"] == "*" or any(_below(pattern, path) for pattern in rule["paths"] for path in paths))
         and (rule["times"] == "*" or any(_within(window, now_ms) for window in rule["times"]))
         and understood
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from unittest import mock
+
 import pytest
 from bip_utils import (
     CoinsConf,
@@ -139,4 +142,12 @@ def test_scripts_without_an_address(script: bytes) -> None:
 @pytest.mark.parametrize("key", [b"", bytes(33), b"\x02" + b"\xff" * 32, b"\4" + bytes(64)])
 def test_own_scripts_of_no_point(key: bytes) -> None:
     with pytest.raises(BitcoinAddressError):
-        own_scripts(key)
+        _ = own_scripts(key).taproot
+
+
+@given(st.binary(max_size=80))
+def test_hash160_is_the_same_where_openssl_has_no_ripemd160(data: bytes) -> None:
+    wanted = RIPEMD160.new(hashlib.sha256(data).digest()).digest()
+    assert hash160(data) == wanted
+    with mock.patch.object(hashlib, "new", side_effect=ValueError("unsupported hash type")):
+        assert hash160(data) == wanted

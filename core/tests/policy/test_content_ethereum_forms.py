@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -12,12 +11,10 @@ from eth_account.typed_transactions import TypedTransaction
 from eth_utils import to_checksum_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_matcher import parse, said
 
 from adytum_policy.content import decode_content, ethereum
-from adytum_policy.decide import decide
-from adytum_policy.document import parse_policy
 from adytum_policy.facts import EthereumFacts
-from adytum_policy.rules import Subject
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import EthereumTransaction
 from adytum_wire.types import SigningScheme
@@ -265,39 +262,10 @@ def matcher(kind: str, **changes: Any) -> dict[str, Any]:
     return {"type": kind} | dict.fromkeys(_OPEN, "*") | changes
 
 
-def parse(effect: str, *matchers: dict[str, Any]) -> Any:
-    rule = {
-        "id": "r",
-        "effect": effect,
-        "operations": ["sign"],
-        "principals": "*",
-        "labels": "*",
-        "algorithms": "*",
-        "paths": "*",
-        "times": "*",
-        "approvals": "none",
-        "limits": "none",
-    }
-    document = {
-        "v": 1,
-        "tenant": "acme",
-        "version": 1,
-        "valid_until": 1,
-        "records": {"generation": 1, "min_generation": 1},
-        "recovery": "none",
-        "passkeys": "none",
-        "recipients": [],
-        "limits": [],
-        "principals": [],
-    }
-    return parse_policy(json.dumps(document | {"rules": [rule | {"content": list(matchers)}]}).encode())
-
-
 def outcome(unsigned: bytes, effect: str, entry: dict[str, Any]) -> str:
-    subject = Subject(
-        operation="sign", principal_id="a", roles=(), algorithm="secp256k1", labels=(), facts=decode(unsigned).facts
-    )
-    return decide(subject, parse(effect, entry), 1).rules[0].outcome
+    facts = decode(unsigned).facts
+    assert facts is not None
+    return said(facts, entry, effect)
 
 
 def test_a_rule_for_plain_transactions_does_not_allow_blobs_or_delegation() -> None:
@@ -332,9 +300,9 @@ def test_an_allow_rule_must_name_the_delegates() -> None:
     kind = "ethereum-set-code-transaction"
     for entry in (matcher(kind, delegates="*"), matcher(kind, delegates=["0x" + "AB" * 20]), matcher(kind)):
         with pytest.raises(AdytumError) as caught:
-            parse("allow", entry)
+            parse(entry)
         assert caught.value.code is Code.POLICY_INVALID
     assert caught.value.field == "$.rules[0].content[0]"
     for kind in ("ethereum-transaction", "ethereum-blob-transaction"):
         with pytest.raises(AdytumError):
-            parse("allow", matcher(kind, delegates=[]))
+            parse(matcher(kind, delegates=[]))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
+from one_matcher import parse, said
 
 from adytum_policy.content.address_bitcoin import MAINNET, REGTEST, address_of_script
-from adytum_policy.decide import decide
-from adytum_policy.document import parse_policy
 from adytum_policy.facts import BitcoinFacts
-from adytum_policy.rules import Subject
 from adytum_wire.errors import AdytumError, Code
 
 GOOD_SCRIPT, OTHER_SCRIPT = b"\x00\x14" + b"\x01" * 20, b"\x51\x20" + b"\x02" * 32
@@ -21,39 +18,6 @@ GOOD, OTHER = address_of_script(GOOD_SCRIPT, MAINNET), address_of_script(OTHER_S
 def entry(**changes: Any) -> dict[str, Any]:
     fields = ("max_fee", "recipients", "min_amount", "max_amount")
     return {"type": "bitcoin-psbt"} | dict.fromkeys(fields, "*") | changes
-
-
-def parse(matcher: dict[str, Any], effect: str = "allow") -> Any:
-    rule = {
-        "id": "r",
-        "effect": effect,
-        "operations": ["sign"],
-        "principals": "*",
-        "labels": "*",
-        "algorithms": "*",
-        "paths": "*",
-        "times": "*",
-        "approvals": "none",
-        "limits": "none",
-    }
-    document = {
-        "v": 1,
-        "tenant": "acme",
-        "version": 1,
-        "valid_until": 1,
-        "records": {"generation": 1, "min_generation": 1},
-        "recovery": "none",
-        "passkeys": "none",
-        "recipients": [],
-        "limits": [],
-        "principals": [],
-    }
-    return parse_policy(json.dumps(document | {"rules": [rule | {"content": [matcher]}]}).encode())
-
-
-def said(facts: BitcoinFacts, matcher: dict[str, Any], effect: str = "allow") -> str:
-    subject = Subject(operation="sign", principal_id="a", roles=(), algorithm="secp256k1", labels=(), facts=facts)
-    return decide(subject, parse(matcher, effect), 1).rules[0].outcome
 
 
 def facts(*recipients: bytes) -> BitcoinFacts:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_matcher import NOBODY, OPEN
 
 from adytum_policy.decide import Decision, decide
 from adytum_policy.document import Policy, parse_policy
@@ -23,16 +24,8 @@ ADDRESSES = ["0x" + digit * 40 for digit in "123"]
 
 
 def policy_of(*rules: dict[str, Any]) -> Policy:
-    document = {
-        "v": 1,
-        "tenant": "acme",
-        "version": 1,
+    document = NOBODY | {
         "valid_until": NOW,
-        "records": {"generation": 1, "min_generation": 1},
-        "recovery": "none",
-        "passkeys": "none",
-        "recipients": [],
-        "limits": [],
         "principals": [
             {"id": "alice", "keys": [], "passkeys": [], "roles": ["signer"]},
             {"id": "bob", "keys": [], "passkeys": [], "roles": ["operator"]},
@@ -45,19 +38,7 @@ def policy_of(*rules: dict[str, Any]) -> Policy:
 def rule_of(**changes: Any) -> dict[str, Any]:
     """A rule that matches everything that it may, with changes."""
     operations = ["sign", "sign-raw", "generate_key", "import_key", "seal", "unseal", "reseal"]
-    open_rule: dict[str, Any] = {
-        "effect": "allow",
-        "operations": operations,
-        "principals": "*",
-        "labels": "*",
-        "algorithms": "*",
-        "paths": "*",
-        "times": "*",
-        "approvals": "none",
-        "limits": "none",
-        "content": "*",
-    }
-    return open_rule | changes
+    return OPEN | {"effect": "allow", "operations": operations, "content": "*"} | changes
 
 
 def on_content(**changes: Any) -> dict[str, Any]:
@@ -414,3 +395,23 @@ def _matches_content(matcher: dict[str, Any], facts: EthereumFacts) -> bool:
             )
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("listed", "path", "signing", "hit"),
+    [
+        (["m/86'/0'/0'/0/*"], "m/86'/0'/0'", ["m/86'/0'/0'/0/5"], True),
+        (["m/86'/0'/0'/0/5"], "m/86'/0'/0'", ["m/86'/0'/0'/0/4", "m/86'/0'/0'/0/5"], True),
+        (["m/86'/0'/0'/*"], "m/86'/0'/0'", ["m/86'/0'/0'/1/0"], True),
+        (["m/86'/0'/0'"], "m/86'/0'/0'", ["m/86'/0'/0'/0/5"], True),
+        (["m/86'/0'/0'/0/5"], "m/86'/0'/0'", ["m/86'/0'/0'/0/4"], False),
+        (["m/86'/0'/0'/0/5"], "m/86'/0'/0'", [], False),
+    ],
+)
+def test_a_deny_rule_sees_every_key_that_signs_and_an_allow_rule_the_account(
+    subject: Callable[..., Subject], listed: list[str], path: str, signing: list[str], hit: bool
+) -> None:
+    asked = subject(path=path, signing_paths=signing)
+    denied = decide(asked, policy_of(rule_of(), rule_of(effect="deny", paths=listed)), NOW)
+    assert (denied.allowed, outcomes(denied)[1]) == (not hit, "deny" if hit else "path")
+    assert decide(asked, policy_of(rule_of(paths=listed)), NOW).allowed == (path in listed)

@@ -179,16 +179,34 @@ def test_of_the_rules_that_hold_the_first_is_charged() -> None:
     small, large = OPEN | {"limits": ["eth"]}, OPEN | {"approvals": {"role": "boss", "count": 1}}
     policy = policy_of([small, large])
     plain = decide(asks(), policy, NOW)
-    assert (plain.rule, [c.limit for c in plain.charges], plain.waited) == ("r0", ["eth"], False)
+    assert (plain.rule, [c.limit for c in plain.charges]) == ("r0", ["eth"])
     full = decide(asks(), policy, NOW, usage=Book({"eth": 5}))
     assert (full.code, [(b.limit, b.used) for b in full.blocked]) == (Code.APPROVALS_MISSING, [("eth", 5)])
     approved = decide(asks(), policy, NOW, votes=[vote("bob")], usage=Book({"eth": 5}))
-    assert (approved.rule, approved.charges, approved.waited) == ("r1", (), True)
+    assert (approved.rule, approved.charges) == ("r1", ())
     assert [outcome.outcome for outcome in approved.rules] == ["limit", "allow"]
-    # What waited for approvals may be old, even when by then the first rule has room for it.
-    assert decide(asks(), policy, NOW, votes=[vote("bob")]).waited
+    # What waited for approvals may be old, even when by then the first rule has room for it; then that is not charged.
+    late = decide(asks(), policy, NOW, votes=[vote("bob")], waited=True)
+    assert (late.rule, late.charges, [outcome.outcome for outcome in late.rules]) == ("r1", (), ["approvals", "allow"])
     turned = decide(asks(), policy_of([large, small]), NOW, votes=[vote("bob")])
     assert (turned.rule, turned.charges) == ("r0", ())
+
+
+def test_an_old_request_beside_somebody_elses_rule() -> None:
+    """The approvals that came with it are those of a rule that does not allow it: it is as old as any other (A-16)."""
+    asks_boss = OPEN | {"approvals": {"role": "boss", "count": 1}}
+    for listed, votes, code in (
+        ([OPEN, asks_boss], [vote("bob")], None),  # r1 allows it
+        ([OPEN, asks_boss], [], Code.APPROVALS_MISSING),
+        ([OPEN, asks_boss | {"limits": ["eth"]}], [vote("bob")], Code.LIMIT_EXCEEDED),
+        ([OPEN, asks_boss | {"labels": ["other"]}], [vote("bob")], Code.REQUEST_EXPIRED),
+        ([OPEN], [vote("bob")], Code.REQUEST_EXPIRED),
+        ([OPEN], [], Code.REQUEST_EXPIRED),
+    ):
+        policy, usage = policy_of(listed), Book({"eth": 11})
+        assert decide(asks(), policy, NOW, votes=votes, usage=usage).rule == "r0"
+        late = decide(asks(), policy, NOW, votes=votes, usage=usage, waited=True)
+        assert (late.code, late.rule) == (code, "" if code else "r1")
 
 
 def test_all_of_a_rules_limits_or_none() -> None:

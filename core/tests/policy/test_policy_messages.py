@@ -6,12 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from one_matcher import parse, said
 
 from adytum_policy.content import decode_content
-from adytum_policy.decide import decide
-from adytum_policy.document import parse_policy
 from adytum_policy.facts import ContentFacts
-from adytum_policy.rules import Subject
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import PersonalMessage, TypedData
 from adytum_wire.types import SigningScheme
@@ -33,39 +31,6 @@ def typed(document: dict[str, Any]) -> ContentFacts:
 
 
 _TYPED = ("domain_names", "domain_versions", "chain_ids", "verifying_contracts", "primary_types", "permit")
-
-
-def parse(entry: dict[str, Any], effect: str = "allow") -> Any:
-    rule = {
-        "id": "r",
-        "effect": effect,
-        "operations": ["sign"],
-        "principals": "*",
-        "labels": "*",
-        "algorithms": "*",
-        "paths": "*",
-        "times": "*",
-        "approvals": "none",
-        "limits": "none",
-    }
-    document = {
-        "v": 1,
-        "tenant": "acme",
-        "version": 1,
-        "valid_until": 1,
-        "records": {"generation": 1, "min_generation": 1},
-        "recovery": "none",
-        "passkeys": "none",
-        "recipients": [],
-        "limits": [],
-        "principals": [],
-    }
-    return parse_policy(json.dumps(document | {"rules": [rule | {"content": [entry]}]}).encode())
-
-
-def said(facts: ContentFacts, entry: dict[str, Any], effect: str = "allow") -> str:
-    subject = Subject(operation="sign", principal_id="a", roles=(), algorithm="secp256k1", labels=(), facts=facts)
-    return decide(subject, parse(entry, effect), 1).rules[0].outcome
 
 
 def typed_entry(**changes: Any) -> dict[str, Any]:

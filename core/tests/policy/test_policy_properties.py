@@ -25,7 +25,7 @@ from policy_model import (
     votes,
 )
 
-from adytum_policy.decide import Decision, _weigh, decide
+from adytum_policy.decide import Decision, _weigh, decide, deny_whatever_content
 from adytum_policy.rules import Subject
 from adytum_policy.usage import Charge, NoUsage, UnknownUsage
 from adytum_policy.votes import Vote
@@ -45,32 +45,129 @@ def allowed(listed: Rules, subject: Subject, ballots: list[Vote], book: Any, **m
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=_CALM)
-@given(rules, subjects, moments, votes, st.booleans(), books)
+@given(rules, subjects, moments, votes, st.booleans(), books, st.sampled_from([False, False, True]))
 def test_decide_says_what_the_second_reading_says(
-    listed: Rules, subject: Subject, now: int, ballots: list[Vote], rejected: bool, book: Book
+    listed: Rules, subject: Subject, now: int, ballots: list[Vote], rejected: bool, book: Book, waited: bool
 ) -> None:
     if rejected and ballots:
         ballots = [*ballots[1:], with_(ballots[0], decision="reject")]
-    decision = decide(subject, policy_of(listed), now, votes=ballots, usage=book)
-    expected = allows(document_of(listed), subject, now, ballots, book)
+    decision = decide(subject, policy_of(listed), now, votes=ballots, usage=book, waited=waited)
+    expected = allows(document_of(listed), subject, now, ballots, book, waited)
     assert (decision.allowed, decision.code.value if decision.code else "") == expected
     assert decision.allowed == bool(decision.rule)
     assert bool(decision.wanted) == (expected[1] == "APPROVALS_MISSING")
     if decision.allowed:
         assert next(outcome.rule for outcome in decision.rules if outcome.outcome == "allow") == decision.rule
+        if waited:
+            assert listed[int(decision.rule.removeprefix("r"))]["approvals"] != "none"
+
+
+# Rules whose one condition, or whose one path, is all that decides.
+_ACCOUNT = "m/44'/60'/0'"
+_open = {"operations": ["sign"], "approvals": "none", "limits": "none"} | dict.fromkeys(
+    ("principals", "labels", "algorithms", "paths", "times", "content"), "*"
+)
+_ANY_CONTENT = {"type": "ethereum-transaction"} | dict.fromkeys(
+    ("chain_ids", "contract_creation", "to", "min_value", "max_value", "max_fee", "selectors", "erc20"), "*"
+)
+_by_path = st.builds(
+    lambda effect, paths: _open | {"effect": effect, "paths": paths},
+    st.sampled_from(["allow", "allow", "deny"]),
+    st.just("*")
+    | st.lists(st.sampled_from([_ACCOUNT + more for more in ("", "/*", "/0/*", "/0/5", "/1/*", "/0/5/*")]), max_size=2),
+)
+_by_content = st.builds(
+    lambda effect, condition: _open | {"effect": effect, "content": [_ANY_CONTENT | condition]},
+    st.sampled_from(["allow", "allow", "deny"]),
+    st.sampled_from([{}, {"chain_ids": [1]}, {"chain_ids": [5]}, {"max_value": "4"}, {"contract_creation": True}]),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=_CALM)
+@given(
+    st.lists(_by_path, min_size=1, max_size=3) | _by_path.map(lambda rule: [_open | {"effect": "allow"}, rule]),
+    st.sampled_from([_ACCOUNT, _ACCOUNT + "/0/5", _ACCOUNT + "/0"]),
+    st.frozensets(st.sampled_from(["", "/0/5", "/0/7", "/1/0"]), max_size=2),
+    facts,
+)
+def test_paths_that_sign_against_the_second_reading(
+    listed: Rules, path: str, below: frozenset[str], found: Any
+) -> None:
+    fields: dict[str, Any] = {"principal_id": "alice", "roles": (), "algorithm": "secp256k1", "labels": ()}
+    signing = [path + more for more in below]
+    subject = Subject(operation="sign", facts=found, path=path, signing_paths=signing, key_id="key-1", **fields)
+    assert decide(subject, policy_of(listed), NOW).allowed == allows(document_of(listed), subject, NOW, [], Book({}))[0]
+    blind = with_(subject, facts=None, signing_paths=())
+    if deny_whatever_content(blind, policy_of(listed), NOW) is not None:
+        assert not decide(subject, policy_of(listed), NOW).allowed
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=_CALM)
+@given(
+    rules | st.lists(_by_content, min_size=1, max_size=2),
+    subjects,
+    moments,
+    votes,
+    books,
+    st.lists(st.tuples(facts, st.booleans()), min_size=1, max_size=4),
+)
+def test_denied_before_decoding_is_denied_for_every_content(
+    listed: Rules, subject: Subject, now: int, ballots: list[Vote], book: Book, contents: list[tuple[Any, bool]]
+) -> None:
+    """By the second reading too, and what the refusal says of a rule is what would be said of it with the content."""
+    policy, blind = policy_of(listed), with_(subject, facts=None, signing_paths=())
+    early = deny_whatever_content(blind, policy, now)
+    if early is None:
+        return
+    assert not early.allowed
+    for found, elsewhere in [(subject.facts, False), *contents]:
+        paths = [subject.path + "/0/5"] if elsewhere and subject.path else []
+        full = with_(subject, facts=found if subject.operation == "sign" else None, signing_paths=paths)
+        late = decide(full, policy, now, votes=ballots, usage=book)
+        assert (late.allowed, late.code) == (False, early.code)
+        assert not allows(document_of(listed), full, now, ballots, book)[0]
+        for said, rule in zip(early.rules, late.rules, strict=True):
+            if said.outcome not in ("content", "allow", "path"):
+                assert said == rule
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=_CALM)
+@given(rules, subjects, moments)
+def test_what_is_not_denied_before_decoding_could_be_allowed(listed: Rules, subject: Subject, now: int) -> None:
+    """The early answer is not only sound but worth something: without content conditions it is the whole answer."""
+    open_rules = [rule | {"content": "*", "approvals": "none", "limits": "none"} for rule in listed]
+    full = with_(subject, operation="sign-raw", facts=None, signing_paths=())
+    policy = policy_of(open_rules)
+    assert (deny_whatever_content(full, policy, now) is None) == decide(full, policy, now).allowed
 
 
 @EXAMPLES
-@given(rules, subjects, votes, books, st.randoms(use_true_random=False))
+@given(rules, subjects, votes, books, st.booleans(), st.randoms(use_true_random=False))
 def test_whether_it_is_allowed_does_not_depend_on_order(
-    listed: Rules, subject: Subject, ballots: list[Vote], book: Book, random: Any
+    listed: Rules, subject: Subject, ballots: list[Vote], book: Book, waited: bool, random: Any
 ) -> None:
-    decision = decide(subject, policy_of(listed), NOW, votes=ballots, usage=book)
+    decision = decide(subject, policy_of(listed), NOW, votes=ballots, usage=book, waited=waited)
     other, shuffled = list(listed), list(ballots)
     random.shuffle(other)
     random.shuffle(shuffled)
-    again = decide(subject, policy_of(other), NOW, votes=shuffled, usage=book)
-    assert (again.allowed, again.code, again.waited) == (decision.allowed, decision.code, decision.waited)
+    again = decide(subject, policy_of(other), NOW, votes=shuffled, usage=book, waited=waited)
+    assert (again.allowed, again.code) == (decision.allowed, decision.code)
+
+
+@EXAMPLES
+@given(rules, subjects, votes, books)
+def test_age_never_allows_more(listed: Rules, subject: Subject, ballots: list[Vote], book: Book) -> None:
+    old = decide(subject, policy_of(listed), NOW, votes=ballots, usage=book, waited=True)
+    assert old.allowed <= allowed(listed, subject, ballots, book)
+
+
+@EXAMPLES
+@given(rules, subjects, votes, books, st.sampled_from(["/0/5", "/0/7", "/1/0"]))
+def test_one_more_key_that_signs_never_allows_more(
+    listed: Rules, subject: Subject, ballots: list[Vote], book: Book, below: str
+) -> None:
+    more = with_(subject, signing_paths=[*subject.signing_paths, subject.path + below])
+    assert allowed(listed, more, ballots, book) <= allowed(listed, subject, ballots, book)
 
 
 @EXAMPLES
@@ -162,7 +259,7 @@ def test_the_fast_way_and_the_slow_way_agree(listed: Rules, subject: Subject, bo
     outcomes = [rule.outcome(subject, NOW) for rule in policy.rules]
     matching = [rule for at, rule in enumerate(policy.rules) if outcomes[at] is rule.matched]
     assume(matching and all(rule.allow for rule in matching))
-    slow: Decision = _weigh(subject, policy, NOW, (), book, outcomes)
+    slow: Decision = _weigh(subject, policy, NOW, (), book, outcomes, waited=False)
     assert slow == fast
 
 
@@ -223,4 +320,3 @@ def test_without_votes_and_usage_only_plain_rules_allow(listed: Rules, subject: 
     if decision.allowed:
         rule = listed[int(decision.rule.removeprefix("r"))]
         assert rule["approvals"] == "none"
-        assert not decision.waited

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
+from one_matcher import parse, said
 
 from adytum_policy.content import base58, solana
-from adytum_policy.decide import decide
-from adytum_policy.document import parse_policy
 from adytum_policy.facts import SolanaFacts
-from adytum_policy.rules import Subject
 from adytum_wire.errors import AdytumError, Code
 
 GOOD, OTHER, MINT = (base58.encode(bytes([number]) * 32) for number in (1, 2, 3))
@@ -30,39 +27,6 @@ _FIELDS = (
 
 def entry(**changes: Any) -> dict[str, Any]:
     return {"type": "solana-message"} | dict.fromkeys(_FIELDS, "*") | changes
-
-
-def parse(matcher: dict[str, Any], effect: str = "allow") -> Any:
-    rule = {
-        "id": "r",
-        "effect": effect,
-        "operations": ["sign"],
-        "principals": "*",
-        "labels": "*",
-        "algorithms": "*",
-        "paths": "*",
-        "times": "*",
-        "approvals": "none",
-        "limits": "none",
-    }
-    document = {
-        "v": 1,
-        "tenant": "acme",
-        "version": 1,
-        "valid_until": 1,
-        "records": {"generation": 1, "min_generation": 1},
-        "recovery": "none",
-        "passkeys": "none",
-        "recipients": [],
-        "limits": [],
-        "principals": [],
-    }
-    return parse_policy(json.dumps(document | {"rules": [rule | {"content": [matcher]}]}).encode())
-
-
-def said(facts: SolanaFacts, matcher: dict[str, Any], effect: str = "allow") -> str:
-    subject = Subject(operation="sign", principal_id="a", roles=(), algorithm="ed25519", labels=(), facts=facts)
-    return decide(subject, parse(matcher, effect), 1).rules[0].outcome
 
 
 def facts(**changes: Any) -> SolanaFacts:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import manifest_hash, parse_manifest
-from adytum_wire.requests import import_info, operation_of, parse_body
+from adytum_wire.requests import import_info, operation_of, parse_body, unseal_info
+from adytum_wire.types import RecordKind, Scheme
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/"
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32).public_key().public_bytes_raw().hex() for n in (1, 2, 3)]
@@ -258,6 +259,26 @@ def test_arbitrary_bodies_are_refused(data: bytes) -> None:
     body_refused(data)
 
 
-@given(*[st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,10}\Z")] * 4)
-def test_import_info_has_one_reading(t1: str, r1: str, t2: str, r2: str) -> None:
-    assert (import_info(t1, r1) == import_info(t2, r2)) == ((t1, r1) == (t2, r2))
+def test_the_info_of_sealed_bytes_as_the_spec_writes_it() -> None:
+    """S-13 and S-25, byte by byte."""
+    info = import_info("import_key", "acme", "r-1", Scheme.P256, b"\x02" + b"k" * 32)
+    assert info == (
+        b"adytum/import/v2\x00\x00\x0aimport_key\x00\x04acme\x00\x03r-1\x00\x04p256\x00\x21\x02" + b"k" * 32
+    )
+    info = unseal_info("export", "acme", "r-1", "key-7", RecordKind.HD_SEED)
+    assert info == b"adytum/unseal/v2\x00\x00\x06export\x00\x04acme\x00\x03r-1\x00\x05key-7\x00\x07hd-seed"
+
+
+_parts = st.tuples(*[st.text("ab\0\1", max_size=3)] * 3, st.sampled_from(Scheme), st.binary(max_size=3))
+
+
+@given(_parts, _parts)
+def test_import_info_has_one_reading(one: Any, other: Any) -> None:
+    """Also for names that no body may have."""
+    assert (import_info(*one) == import_info(*other)) == (one == other)
+
+
+@given(*[st.tuples(*[st.text("ab\0\1", max_size=3)] * 4, st.sampled_from(RecordKind))] * 2)
+def test_unseal_info_has_one_reading(one: Any, other: Any) -> None:
+    assert (unseal_info(*one) == unseal_info(*other)) == (one == other)
+    assert import_info(*one[:3], Scheme.P256, b"") != unseal_info(*one)

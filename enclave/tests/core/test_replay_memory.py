@@ -94,6 +94,90 @@ def test_the_memory_is_bounded_and_says_so() -> None:
     assert code_of(replay, "more", b"d", now=WINDOW + 1) == "fresh"
 
 
+def fill(replay: Replay[str], tenant: str, most: int, *, denied: bool = False, lives_until_ms: int = 0) -> int:
+    """Requests of `tenant` until one is refused; how many were taken."""
+    for n in range(most):
+        try:
+            entry = replay.admit(tenant, f"{n}", b"d", repeatable=False, now_ms=0, lives_until_ms=lives_until_ms)
+        except AdytumError as error:
+            assert error.code is Code.RESOURCE_EXHAUSTED
+            return n
+        replay.finish(entry, "x", repeatable=False, denied=denied)
+    return most
+
+
+@pytest.mark.parametrize("tenants", [2, 7, 500])
+def test_one_tenant_cannot_fill_the_memory_that_all_share(tenants: int) -> None:
+    replay: Replay[str] = Replay(WINDOW, tenants=tenants, max_requests=1000)
+    assert fill(replay, "mallory", 2000, lives_until_ms=86_400_000) < 1000
+    own = 1000 // (2 * tenants)
+    for n in range(1, tenants):
+        assert fill(replay, f"tenant-{n}", own) == own
+    assert len(replay) <= 1000
+
+
+def test_room_that_was_given_back_can_be_taken_again() -> None:
+    replay: Replay[str] = Replay(WINDOW, tenants=3, max_requests=100)
+    for at in range(5):
+        now = at * (WINDOW + 1)
+        for n in range(67):  # 16 of its own and 52 that are common
+            entry = replay.admit("acme", f"{n}", b"d", repeatable=True, now_ms=now)
+            replay.finish(entry, "x", repeatable=True)
+        assert len(replay) == 67
+    for n in range(40):  # and what comes to nothing takes none
+        replay.forget(replay.admit("acme", f"not-{n}", b"d", repeatable=True, now_ms=now))
+    assert code_of(replay, "more", b"d", now=now) == "fresh"
+
+
+def test_denials_are_kept_for_the_window_and_no_longer_whatever_approvals_could_come() -> None:
+    """A principal without rights, and a rule that asks approvals: what it was denied stood here for days."""
+    replay: Replay[str] = Replay(WINDOW, max_requests=50)
+    assert fill(replay, "acme", 50, denied=True, lives_until_ms=86_400_000) == 50
+    assert code_of(replay, "more", b"d") is Code.RESOURCE_EXHAUSTED
+    assert code_of(replay, "0", b"d", repeatable=False) == "x"
+    assert code_of(replay, "0", b"other") is Code.REQUEST_CONFLICT
+    assert code_of(replay, "more", b"d", now=WINDOW + 1) == "fresh"
+    assert len(replay) == 1
+
+
+def test_what_was_carried_out_lives_as_long_as_it_could_come_again_even_after_a_denial() -> None:
+    """Denied first, pushed out, decided again and carried out: from then on it must not happen twice."""
+    replay: Replay[str] = Replay(WINDOW, max_answers=1)
+    entry = replay.admit("acme", "one", b"d", repeatable=False, now_ms=0, lives_until_ms=86_400_000)
+    replay.finish(entry, "no", repeatable=False, denied=True)
+    finished(replay, "two", repeatable=True)  # pushes the denial's answer out
+    again = replay.admit("acme", "one", b"d", repeatable=False, now_ms=WINDOW, lives_until_ms=86_400_000)
+    assert again.answer is None
+    replay.finish(again, "made", repeatable=False)
+    assert code_of(replay, "one", b"d", repeatable=False, now=80_000_000) == "made"
+    for n in range(2):
+        finished(replay, f"key-{n}", repeatable=False)
+    assert code_of(replay, "one", b"d", repeatable=False, now=80_000_001) is Code.REQUEST_REPLAYED
+    assert code_of(replay, "one", b"d", repeatable=False, now=86_400_001) == "fresh"
+
+
+def test_denials_push_out_no_answer_that_nothing_can_make_again() -> None:
+    replay: Replay[str] = Replay(WINDOW, max_answers=2)
+    finished(replay, "key", repeatable=False)
+    fill(replay, "mallory", 10, denied=True)
+    assert code_of(replay, "key", b"d", repeatable=False) == "answer to key"
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_answers_are_bounded_by_bytes(repeatable: bool) -> None:
+    replay: Replay[str] = Replay(WINDOW, size_of=len, max_bytes=1000)
+    entries = []
+    for n in range(50):
+        entry = replay.admit("acme", f"{n}", b"d", repeatable=repeatable, now_ms=0)
+        replay.finish(entry, "x" * 300, repeatable=repeatable)
+        entries.append(entry)
+    assert [entry.answer is not None for entry in entries] == [False] * 47 + [True] * 3
+    huge = replay.admit("acme", "huge", b"d", repeatable=repeatable, now_ms=0)
+    replay.finish(huge, "x" * 5000, repeatable=repeatable)
+    assert huge.answer  # the last is kept in any case: it is about to be asked for
+    assert sum(entry.answer is not None for entry in entries) == 0
+
+
 class Model(RuleBasedStateMachine):
     """For a window from its admission an id belongs to its first body, whatever happens in between. (After that the
     first body would not pass the time check any more.)"""

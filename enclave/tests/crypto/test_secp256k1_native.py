@@ -8,11 +8,12 @@ import os
 import pytest
 from coincurve import PrivateKey, PublicKeyXOnly
 from eth_keys.datatypes import PrivateKey as EthPrivateKey
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adytum_enclave.core.crypto import secp256k1
 from adytum_enclave.core.secrets import Arena, Slot
+from adytum_policy.content.address_bitcoin import add_tweak
 from adytum_wire.errors import AdytumError, Code
 
 N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -222,3 +223,25 @@ def test_blinding_changes_no_signature(arena: Arena) -> None:
         secp256k1.randomise(arena, fill)
         assert seen == [32]
         assert secp256k1.sign_ecdsa(slot, b"d" * 32) == before
+
+
+@given(secret=st.integers(1, N - 1), tweak=st.integers(0, N - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_tweaked_public_key_is_coincurves_and_openssls(secret: int, tweak: int) -> None:
+    x = PrivateKey.from_int(secret).public_key.format()[1:]
+    # The key and its tweak are no multiples of each other but by breaking SHA-256: `add_tweak` cannot double a point.
+    assume(tweak not in (secret, N - secret))
+    key, number = PublicKeyXOnly(x), tweak.to_bytes(32, "big")
+    key.tweak_add(number)
+    assert secp256k1.tweak_public(x, number) == key.format()
+    if tweak:  # OpenSSL makes no private key of 0; no hash is
+        assert add_tweak(x, number) == key.format()
+
+
+@pytest.mark.parametrize(
+    ("x", "tweak"),
+    [(b"\xff" * 32, b"\1" * 32), (b"\5" * 31, b"\1" * 32), (b"\5" * 32, b"\1" * 32), (b"\2" * 32, b"\xff" * 32)],
+)
+def test_what_cannot_be_tweaked(x: bytes, tweak: bytes) -> None:
+    """No point of the curve, a wrong size, a tweak over the order."""
+    assert secp256k1.tweak_public(x, tweak) is None

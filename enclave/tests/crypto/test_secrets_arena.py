@@ -7,15 +7,20 @@ import itertools
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl._sodium import ffi
 
-from adytum_enclave.core.secrets import Arena, Slot, equal
+from adytum_enclave.core import keys
+from adytum_enclave.core.crypto.exclusive import Adder
+from adytum_enclave.core.hd import Seed
+from adytum_enclave.core.secrets import Arena, Slot, Wiped, equal
 from adytum_enclave.core.secrets import copy as copy_into
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.types import Algorithm
 
 
 @pytest.fixture(params=[True, False], ids=["memfd_secret", "anonymous"])
@@ -89,6 +94,41 @@ def test_slots_cannot_be_copied_pickled_compared_or_printed(arena: Arena) -> Non
     assert repr(slot) == str(slot) == "<Slot 32 bytes>"
     assert not hasattr(slot, "__dict__")
     assert "secret!!" not in repr(arena)
+
+
+MAKERS: list[Callable[[Arena], Wiped]] = [
+    lambda arena: arena.take(32),
+    lambda arena: Adder(arena, 32),
+    lambda arena: Seed(_filled(arena)),
+    lambda arena: Seed(_filled(arena)).master(Algorithm.ED25519),
+    lambda arena: keys.load(Algorithm.SECP256K1, _filled(arena), code=Code.INTERNAL),
+]
+
+
+def _filled(arena: Arena) -> Slot:
+    slot = arena.take(32)
+    slot.view[:] = b"s" * 32
+    return slot
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["slot", "adder", "seed", "node", "key"])
+def test_what_owns_secrets_is_wiped_when_it_is_left_and_never_copied(arena: Arena, make: Callable[..., Wiped]) -> None:
+    owner = make(arena)
+    assert arena.in_use
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="what owns secrets"):
+            refused(owner)
+    with pytest.raises(RuntimeError), owner as entered:
+        assert entered is owner
+        raise RuntimeError
+    assert arena.in_use == 0
+    owner.wipe()
+    assert not hasattr(owner, "__dict__")
+
+
+def test_an_owner_that_does_not_say_how_it_is_wiped_is_loud() -> None:
+    with pytest.raises(TypeError), Wiped():
+        pass
 
 
 def test_a_forgotten_slot_is_wiped_when_it_is_collected(arena: Arena) -> None:

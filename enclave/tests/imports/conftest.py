@@ -34,8 +34,12 @@ class Bench:
             effect = next(steps)
             while True:
                 assert isinstance(effect, Stretch)
-                effect.work()
-                effect = steps.send(b"")
+                try:
+                    effect.work()
+                except AdytumError as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(b"")
         except StopIteration as stop:
             return stop.value
 

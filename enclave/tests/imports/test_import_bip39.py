@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adytum_enclave.core import hd
+from adytum_enclave.core.effects import Stretch
 from adytum_enclave.core.imports import bip39
 from adytum_enclave.core.imports.english import WORDS
 from adytum_enclave.core.imports.parts import Parts
-from adytum_enclave.core.secrets import Arena
+from adytum_enclave.core.secrets import Arena, Slot
 from adytum_policy.content import address_of
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.types import Algorithm
@@ -43,12 +47,22 @@ VECTORS = [
 ]
 
 
+def run(steps: Generator[Stretch, Any, Slot]) -> Slot:
+    """As a shell would, on this thread."""
+    with closing(steps):
+        next(steps).work()
+        with pytest.raises(StopIteration) as stop:
+            steps.send(b"")
+    seed: Slot = stop.value.value
+    return seed
+
+
 def seed_of(mnemonic: bytes, passphrase: bytes = b"") -> bytes:
     arena = Arena(1 << 15)
     sealed = len(passphrase).to_bytes(4, "big") + passphrase + mnemonic
     with arena.take(len(sealed)) as slot:
         slot.view[:] = sealed
-        with bip39.make_seed(Parts.of(slot), arena) as seed:
+        with run(bip39.make_seed(Parts.of(slot), arena)) as seed:
             found = bytes(seed.view)
     assert arena.in_use == 0
     return found
@@ -74,7 +88,7 @@ def test_the_first_ethereum_address_is_eth_accounts(bench: Any) -> None:
     mnemonic = "test test test test test test test test test test test junk"
     wanted = eth_account.Account.from_mnemonic(mnemonic, passphrase="p").address
     with (
-        bip39.make_seed(bench.parts(b"p", mnemonic.encode()), bench.arena) as seed,
+        bench.run(bip39.make_seed(bench.parts(b"p", mnemonic.encode()), bench.arena)) as seed,
         hd.derive(seed, "m/44'/60'/0'/0/0", Algorithm.SECP256K1) as key,
     ):
         assert address_of(key.public_key) == wanted
@@ -97,7 +111,7 @@ def test_the_first_ethereum_address_is_eth_accounts(bench: Any) -> None:
     ],
 )
 def test_what_is_no_mnemonic(bench: Any, text: bytes, field: str) -> None:
-    assert bench.refused(lambda parts: bip39.make_seed(parts, bench.arena), b"", text) == field
+    assert bench.refused(lambda parts: bench.run(bip39.make_seed(parts, bench.arena)), b"", text) == field
 
 
 def test_each_wrong_last_word_is_refused_unless_its_checksum_is_right() -> None:
@@ -129,3 +143,33 @@ def test_the_word_list_is_the_one_that_others_have() -> None:
     path = Path(eth_account.__file__).parent / "hdaccount/wordlist/english.txt"
     assert tuple(path.read_text().split()) == WORDS
     assert len(set(WORDS)) == 2048
+
+
+def test_the_words_are_looked_up_and_the_seed_is_stretched_beside_the_loop(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes long is in the effect, runs on a thread that must not touch the arena, and may refuse there."""
+    steps = bip39.make_seed(bench.parts(b"TREZOR", VECTORS[0][0].encode()), bench.arena)
+    effect = next(steps)
+    with monkeypatch.context() as other_thread, ThreadPoolExecutor(1) as thread:
+        for name in ("take", "_give_back"):  # nobody takes or gives back a slot there
+            other_thread.setattr(Arena, name, None)
+        thread.submit(effect.work).result()
+    with pytest.raises(StopIteration) as stop:
+        steps.send(b"")
+    with stop.value.value as seed:
+        assert bytes(seed.view).hex() == VECTORS[0][1]
+
+
+@pytest.mark.parametrize("text", [b"abandon " * 11 + b"aboutt", b"abandon " * 12])
+def test_nothing_long_happens_before_the_effect(bench: Any, text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither lookup nor stretching: both are still to come when the effect is asked for."""
+    called: list[str] = []
+    for name in ("_find", "_fits"):
+        monkeypatch.setattr(bip39, name, lambda *_, name=name: called.append(name) or True)
+    monkeypatch.setattr(bip39.Pbkdf2Sha512, "run", lambda _self: called.append("run"))
+    with closing(bip39.make_seed(bench.parts(b"", text.strip()), bench.arena)) as steps:
+        effect = next(steps)
+        assert called == []
+        effect.work()
+    assert called == ["_find"] * 12 + ["_fits", "run"]

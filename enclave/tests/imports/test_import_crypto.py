@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adytum_enclave.core.crypto import keywrap
 from adytum_enclave.core.crypto.exclusive import Adder
-from adytum_enclave.core.crypto.pbkdf2 import pbkdf2_sha512
+from adytum_enclave.core.crypto.pbkdf2 import Pbkdf2Sha512
 from adytum_enclave.core.crypto.stretch import Pbkdf2Cost, ScryptCost
 from adytum_enclave.core.secrets import Arena
 from adytum_wire import limits
@@ -51,7 +51,8 @@ def test_an_adder_takes_whole_blocks_only() -> None:
 def test_pbkdf2_sha512_is_hashlibs(password: bytes, salt: bytes, rounds: int) -> None:
     arena = Arena(1 << 14)
     with slot_of(arena, password) as key, slot_of(arena, salt) as salted, arena.take(64) as target:
-        pbkdf2_sha512(key, salted, rounds=rounds, target=target)
+        with Pbkdf2Sha512(key, salted, rounds=rounds, target=target) as stretching:
+            stretching.run()
         assert bytes(target.view) == hashlib.pbkdf2_hmac("sha512", password, salt, rounds)
     assert arena.in_use == 0
 

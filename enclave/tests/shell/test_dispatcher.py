@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from adytum_enclave.core.chain import Draft
 from adytum_enclave.core.enclave import Enclave
 from adytum_enclave.core.outcome import Outcome
 from adytum_enclave.core.phases import Phase
 from adytum_enclave.core.secrets import Arena
 from adytum_enclave.shell import entropy
 from adytum_enclave.shell.dispatcher import Dispatcher
+from adytum_enclave.shell.program import _every
 from adytum_wire import messages
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.messages import Attest, Health, HealthReply, Hello, HelloReply, Refusal
@@ -105,3 +107,44 @@ MANIFEST = (
     b'"bounds":{"request_past_ms":300000,"request_future_ms":60000,"approval_past_ms":86400000,"key_ttl_seconds":60,"key_max_uses":10,'
     b'"max_warm_keys":10},"anchor":{"kind":"none"}}'
 )
+
+
+def test_what_was_under_way_when_the_boot_ended_is_not_answered_either(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that waited for KMS ends after the chain broke: its receipt hangs on decisions that nobody can see."""
+    enclave, dispatch = dispatcher(arena)
+    for phase in (Phase.MEASURING, Phase.READY, Phase.TERMINAL):
+        enclave.phases.step(phase)
+    sealed: list[bool] = []
+    monkeypatch.setattr(enclave.receipts, "seal", lambda: sealed.append(True))
+    late, stranger = Asked(b""), Asked(b"")
+    draft = Draft(tenant="acme", principal="alice", request_id="r", operation="sign", request_digest=bytes(32))
+    ticket = enclave.receipts.append(draft, time_ms=1, decision="allow", code="", result_digest="")
+    dispatch._ready = [
+        (late, Outcome(ticket=ticket, result=b"a signature")),  # type: ignore[list-item]
+        (stranger, Outcome(ticket=None, error=AdytumError(Code.PHASE_INVALID))),  # type: ignore[list-item]
+    ]
+    dispatch._flush()
+    assert [reply.code for reply in late.answers] == [Code.INTERNAL.value]
+    assert [reply.code for reply in stranger.answers] == [Code.PHASE_INVALID.value]
+    assert not sealed
+
+
+async def test_a_defect_at_one_turn_does_not_end_the_expiry_of_keys() -> None:
+    turns = 0
+    told: list[str] = []
+    third = asyncio.Event()
+
+    def chore() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise RuntimeError("a defect")
+        if turns == 3:
+            third.set()
+
+    task = asyncio.create_task(_every(0, chore, told.append))
+    await asyncio.wait_for(third.wait(), 5)
+    task.cancel()
+    assert told == ["internal-error"]

@@ -269,6 +269,91 @@ async def test_an_item_that_does_not_open_is_overwritten_when_admins_reset() -> 
     assert stranger.used(charge(), 99) == 1
 
 
+async def test_a_reset_forgives_one_rollback_and_keeps_what_this_boot_knows() -> None:
+    anchor = MemoryAnchor()
+    boot = Boot("dynamodb", anchor, {})
+    items = []
+    for number in range(4):
+        await boot.spend(number, charge())
+        items.append(anchor.items["acme"])
+    anchor.items["acme"] = items[1]
+    await refused(boot.spend(7, charge()), Code.USAGE_ROLLBACK)
+    boot.ledger.reset("acme", "*")
+    await boot.run(boot.ledger.learn("acme"))
+    assert boot.used(charge(), 99) == 4, "what was learned stays, although the item knows less"
+    await boot.spend(7, charge())
+    assert boot.used(charge(), 99) == 5
+    for old in (*items, None):
+        anchor.items.pop("acme") if old is None else anchor.items.update(acme=old)
+        before = boot.ledger.describe("acme")
+        await refused(boot.spend(8, charge()), Code.USAGE_ROLLBACK)
+        assert boot.ledger.describe("acme")[2] == before[2]
+        assert anchor.items.get("acme") is old
+        error = None
+        try:
+            boot.ledger.reset("acme", "*")  # what the admins signed, sent again
+        except AdytumError as caught:
+            error = caught
+        assert error is not None and error.code is Code.USAGE_INVALID
+        await refused(boot.spend(8, charge()), Code.USAGE_ROLLBACK)
+
+
+async def test_what_others_write_on_a_forgiven_item_is_added() -> None:
+    anchor, kms = MemoryAnchor(), dict[bytes, bytes]()
+    boot, other = Boot("dynamodb", anchor, kms), Boot("dynamodb", anchor, kms)
+    await boot.spend(1, charge(2))
+    old = anchor.items["acme"]
+    await boot.spend(2, charge(3))
+    anchor.items["acme"] = old
+    await refused(boot.spend(3, charge()), Code.USAGE_ROLLBACK)
+    boot.ledger.reset("acme", "*")
+    await boot.run(boot.ledger.learn("acme"))
+    boot.now_ms = other.now_ms = START + 10
+    await other.spend(4, charge(1))  # it began with the old item: 2 + 1
+    await boot.spend(5, charge(1))
+    assert boot.used(charge(), 99) == 5 + 3 + 1, "2 twice: the strict side"
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_history_of_rollbacks_and_resets_forgives_twice(data: st.DataObject) -> None:
+    """The host puts any earlier item back, or none, and sends the one reset of this boot whenever it likes: at most one
+    older item is ever accepted, and what the boot knows never shrinks."""
+    asyncio.run(_roll_back(data))
+
+
+async def _roll_back(data: st.DataObject) -> None:
+    anchor = MemoryAnchor()
+    boot = Boot("dynamodb", anchor, {})
+    history: list[Any] = [None]
+    known = accepted = resets = 0
+    for number in range(data.draw(st.integers(1, 14))):
+        step = data.draw(st.sampled_from(["spend", "spend", "back", "reset"]))
+        if step == "back":
+            old = data.draw(st.sampled_from(history))
+            anchor.items.pop("acme", None) if old is None else anchor.items.update(acme=old)
+        elif step == "reset":
+            try:
+                boot.ledger.reset("acme", "*")
+                resets += 1
+            except AdytumError as error:
+                assert error.code is Code.USAGE_INVALID
+        else:
+            went_back = anchor.items.get("acme") is not history[-1]
+            try:
+                await boot.spend(number, charge(most=10**6))
+            except AdytumError as error:
+                assert error.code is Code.USAGE_ROLLBACK
+                assert went_back
+            else:
+                accepted += went_back
+                known += 1
+                history.append(anchor.items["acme"])
+        counted = sum(used for _, _, used, _ in boot.ledger.describe("acme")[2])
+        assert counted == known
+    assert accepted <= min(1, resets)
+
+
 async def test_a_policy_seen_by_another_enclave_takes_the_older_one_out_of_force() -> None:
     anchor, kms = MemoryAnchor(), dict[bytes, bytes]()
     one, two = Boot("dynamodb", anchor, kms), Boot("dynamodb", anchor, kms)
@@ -336,3 +421,116 @@ def test_no_interleaving_of_two_enclaves_exceeds_the_limit(data: st.DataObject) 
             assert used == sum(done.values())
 
     asyncio.run(scenario())
+
+
+class Gated(MemoryAnchor):
+    """`gate`: each write waits for it, after `asked` was set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def write(self, tenant: str, expected: int | None, anchored: Any, *, timeout_s: float) -> bool:
+        self.asked.set()
+        await self.gate.wait()
+        return await super().write(tenant, expected, anchored, timeout_s=timeout_s)
+
+    def shut(self) -> None:
+        self.gate.clear()
+        self.asked.clear()
+
+
+async def test_what_is_posted_in_a_write_under_way_is_not_settled() -> None:
+    """Two settlings of one tenant at once, which the shell must never make: the second finds nothing to write. Whoever
+    waits for it is not told that its charge lasts."""
+    boot = Boot("dynamodb", MemoryAnchor(), {})
+    await boot.spend(0, charge())
+    hold = boot.ledger.reserve("acme", [charge(3)], digest(1), boot.now_ms)
+    commit = boot.ledger.commit(hold)
+    settling = next(commit)
+    first, second = settling.steps(), settling.steps()
+    assert isinstance(next(first), WriteAnchor)
+    with pytest.raises(StopIteration):
+        next(second)
+    with pytest.raises(AdytumError) as caught:
+        commit.send(None)
+    assert caught.value.code is Code.ANCHOR_UNAVAILABLE
+    boot.ledger.give_back(hold)
+    with pytest.raises(AdytumError):
+        first.throw(AdytumError(Code.ANCHOR_UNAVAILABLE))
+    assert (boot.used(charge(), 99), boot.held()) == (None, 0)
+    await boot.run(boot.ledger.learn("acme"))
+    assert boot.used(charge(), 99) == 1
+
+
+async def test_a_request_that_comes_between_two_settlings_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host cuts a settling off while another request waits for the next one; a third comes in each turn after."""
+    anchor = Gated()
+    boot = Boot("dynamodb", anchor, {})
+    await boot.spend(0, charge(most=100))
+    real, active = Ledger._settle, [0, 0]
+
+    def settle(self: Ledger, tenant: Any) -> Any:
+        active[0] += 1
+        active[1] = max(active)
+        try:
+            return (yield from real(self, tenant))
+        finally:
+            active[0] -= 1
+
+    monkeypatch.setattr(Ledger, "_settle", settle)
+    anchor.shut()
+    tasks = [asyncio.create_task(boot.spend(1, charge(most=100)))]
+    await anchor.asked.wait()
+    tasks.append(asyncio.create_task(boot.spend(2, charge(most=100))))
+    await asyncio.sleep(0)
+    anchor.lose_answers = 1
+    anchor.gate.set()
+    for number in range(3, 20):
+        tasks.append(asyncio.create_task(boot.spend(number, charge(most=100))))
+        await asyncio.sleep(0)
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    came_through = sum(not isinstance(one, AdytumError) for one in ended)
+    assert active == [0, 1]
+    fresh = Boot("dynamodb", anchor, boot.kms)
+    await fresh.run(fresh.ledger.learn("acme"))
+    used = fresh.used(charge(most=100), 999)
+    assert used is not None and 1 + came_through <= used
+    assert boot.held() == 0
+
+
+async def test_of_two_documents_of_one_policy_version_the_anchor_takes_one() -> None:
+    anchor, kms = Gated(), dict[bytes, bytes]()
+    one, two = Boot("dynamodb", anchor, kms), Boot("dynamodb", anchor, kms)
+    anchor.shut()
+    late = asyncio.create_task(one.run(one.ledger.admit_policy("acme", 5, b"z" * 32)))
+    await anchor.asked.wait()
+    # While that is on its way, the other enclave's is written.
+    quick = MemoryAnchor()
+    quick.items = anchor.items
+    two.anchor = quick
+    await two.run(two.ledger.admit_policy("acme", 5, b"a" * 32))
+    anchor.gate.set()
+    await refused(late, Code.POLICY_ROLLBACK)
+    third = Boot("dynamodb", anchor, kms)
+    await refused(third.run(third.ledger.admit_policy("acme", 5, b"z" * 32)), Code.POLICY_ROLLBACK)
+    await third.run(third.ledger.admit_policy("acme", 5, b"a" * 32))
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_policy_that_comes_while_a_charge_is_written_is_admitted(is_lost: bool) -> None:
+    anchor = Gated()
+    boot = Boot("dynamodb", anchor, {})
+    await boot.spend(0, charge())
+    anchor.shut()
+    spent = asyncio.create_task(boot.spend(1, charge()))
+    await anchor.asked.wait()
+    put = asyncio.create_task(boot.run(boot.ledger.admit_policy("acme", 2, b"2" * 32)))
+    await asyncio.sleep(0)
+    anchor.lose_answers = int(is_lost)
+    anchor.gate.set()
+    await asyncio.gather(spent, put, return_exceptions=True)
+    assert put.exception() is None
+    fresh = Boot("dynamodb", anchor, boot.kms)
+    await refused(fresh.run(fresh.ledger.admit_policy("acme", 1, b"1" * 32)), Code.POLICY_ROLLBACK)

@@ -129,6 +129,7 @@ class Service:
             connect_timeout=settings.database.connectTimeoutSeconds,
             statement_timeout=settings.database.statementTimeoutSeconds,
             lock_timeout=settings.database.lockTimeoutSeconds,
+            revisions=migrate.revisions(),
         )
         self.lookup, self.batcher = Lookup(self.database), AuditBatcher(self.database)
         anchors = anchors_of(tee.attestationRootsFile)
@@ -170,7 +171,7 @@ class Service:
                 metrics=self.metrics,
                 timeout_s=tee.requestTimeoutSeconds,
                 pending_ms=pending_ms,
-                guard=self.delivery.require,
+                guard=self._guard,
             ),
             now_ms=self._now_ms,
             random_bytes=self._random_bytes,
@@ -185,7 +186,7 @@ class Service:
             metrics=self.metrics,
             deadline_s=tee.requestTimeoutSeconds,
             max_in_flight=settings.http.maxInFlight,
-            guard=self.delivery.require,
+            guard=self._guard,
         )
         self.database_watch = DatabaseWatch(
             self.database,
@@ -207,6 +208,7 @@ class Service:
             audit=lambda: self.batcher.problem,
             lacks=self.database_watch.shown,
         )
+        self._spawn(self.database.watch())
         self._spawn(self.desk.watch())
         if tee.enabled:
             self._spawn(self.watcher.watch())
@@ -268,6 +270,12 @@ class Service:
     def supervisor(self) -> Supervisor:
         """The first enclave's."""
         return self.pool.members[0].supervisor
+
+    def _guard(self) -> None:
+        """Before anything reaches an enclave. Errors: STORAGE_UNAVAILABLE (the schema is of another revision),
+        AUDIT_UNAVAILABLE."""
+        self.database.require()
+        self.delivery.require()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))

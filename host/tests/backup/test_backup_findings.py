@@ -19,6 +19,7 @@ from adytum.backup.restore import check, restore
 from adytum.backup.watch import DatabaseWatch
 from adytum.storage import migrate
 from adytum.storage.database import Database
+from adytum.storage.errors import Fault, StorageError
 from adytum_wire.errors import AdytumError, Code
 
 NOW = 1_800_000_000_000
@@ -56,11 +57,12 @@ def envelope(number: int, version: int = 1) -> str:
     return f"INSERT INTO key_envelopes VALUES ('key-{number}', 'node-1', {version}, 'secret', '', '', '', 'arn');"
 
 
-def request(number: int, key_id: str, version: int) -> str:
+def request(number: int, key_id: str, version: int, operation: str = "reseal") -> str:
     result = f'{{"key_id":"{key_id}","record_version":{version}}}'.encode().hex()
     return (
         "INSERT INTO requests (tenant, request_id, body_hash, stamp_key, operation, state, result, receipt_chain,"
-        f" receipt_sequence) VALUES ('acme', 'r-{number}', '', '', 'reseal', 'done', '\\x{result}', 'c', {number});"
+        f" receipt_sequence)"
+        f" VALUES ('acme', 'r-{number}', '', '', '{operation}', 'done', '\\x{result}', 'c', {number});"
     )
 
 
@@ -85,6 +87,11 @@ def receipt(number: int, *, policy: int = 0, chain: str = "c") -> str:
         (key(1) + envelope(1, 2) + request(1, "key-1", 2) + receipt(1), []),
         (key(1) + envelope(1) + request(1, "key-1", 2) + receipt(1), [("ANSWER_WITHOUT_RECORD", "key-1", 1)]),
         (key(1, "deleted") + request(1, "key-1", 2) + receipt(1), []),
+        (key(1, "deleted") + request(1, "key-1", 2, "delete_key") + receipt(1), []),
+        (
+            key(1) + envelope(1) + request(1, "key-1", 2, "delete_key") + receipt(1),
+            [("DELETED_KEY_IS_BACK", "key-1", 1)],
+        ),
         (key(1) + envelope(1, 2) + request(1, "key-1", 2), [("REQUEST_WITHOUT_RECEIPT", "acme/r-1", 1)]),
         (receipt(1) + receipt(2), []),
         (receipt(1) + receipt(4), [("CHAIN_GAP", "c", 2)]),
@@ -172,8 +179,147 @@ def test_a_password_never_stands_on_a_command_line() -> None:
     dsn, environment = programs.split_dsn("postgresql://ada:p%40ss%2Fw@db:5432/adytum?host=%2Frun")
     assert dsn == "postgresql://ada@db:5432/adytum?host=%2Frun"
     assert environment == {"PGPASSWORD": "p@ss/w"}
-    for plain in ("postgresql://ada@db/adytum", "postgresql:///adytum", "host=db dbname=adytum"):
+    for plain in ("postgresql://ada@db/adytum", "postgresql:///adytum", "postgresql://?host=%2Frun"):
         assert programs.split_dsn(plain) == (plain, {})
+
+
+@pytest.mark.parametrize(
+    ("dsn", "bare"),
+    [
+        ("postgresql://ada@db/adytum?password=top%20secret", "postgresql://ada@db/adytum"),
+        ("postgresql://ada@db/adytum?a=1&password=top%20secret&b=2", "postgresql://ada@db/adytum?a=1&b=2"),
+        ("postgresql:///adytum?pass%77ord=top%20secret", "postgresql:///adytum"),
+        ("postgresql://ada:top%20secret@db/adytum?password=other", "postgresql://ada@db/adytum"),
+        ("postgres://:top%20secret@db/adytum?PASSWORD=other", "postgres://@db/adytum"),
+    ],
+)
+def test_nor_does_one_that_stands_among_the_options(dsn: str, bare: str) -> None:
+    assert programs.split_dsn(dsn) == (bare, {"PGPASSWORD": "top secret"})
+
+
+def test_what_cannot_be_hidden_is_not_handed_on() -> None:
+    with pytest.raises(BackupError) as passphrase:
+        programs.split_dsn("postgresql://ada@db/adytum?sslkey=k.pem&sslpassword=secret")
+    assert passphrase.value.code is BackupCode.PROGRAM
+    assert "secret" not in str(passphrase.value)
+    for other in ("host=db password=secret", "postgresql://[db/adytum?password=secret"):
+        with pytest.raises(StorageError) as wrong:
+            programs.split_dsn(other)
+        assert wrong.value.fault is Fault.DSN
+        assert "secret" not in str(wrong.value)
+
+
+async def test_pg_dump_is_not_told_the_password_where_others_can_read_it(fresh: Any, tmp_path: Path) -> None:
+    """A program in pg_dump's place writes down how it was called."""
+    bin_, seen = tmp_path / "bin", tmp_path / "seen"
+    bin_.mkdir()
+    (bin_ / "pg_dump").write_text(
+        f'#!/bin/sh\ntr "\\0" " " < /proc/$$/cmdline > {seen}\necho "$PGPASSWORD" >> {seen}\nexit 1\n'
+    )
+    (bin_ / "pg_dump").chmod(0o755)
+    with pytest.raises(BackupError):
+        await create(fresh.dsn + "&password=opensesame", tmp_path / "out", now_ms=lambda: NOW, pg_bin=bin_)
+    called, _, environment = seen.read_text().rpartition("--file")
+    assert "--dbname=" in environment
+    assert seen.read_text().count("opensesame") == 1
+    assert seen.read_text().rstrip().endswith("opensesame")
+    assert "opensesame" not in called
+
+
+async def cancel_who_waits(observer: asyncpg.Connection) -> None:
+    """What `statement_timeout` does, without a clock."""
+    while True:
+        await observer.fetch(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%LIMIT%'"
+        )
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("query_s", [60.0, 0.2])
+async def test_a_look_that_takes_too_long_is_a_finding_and_is_not_made_again_at_once(
+    fresh: Any, database: Database, caplog: pytest.LogCaptureFixture, query_s: float
+) -> None:
+    await execute(fresh.dsn, key(1) + key(2) + envelope(2))
+
+    async def at_once() -> None:
+        return
+
+    watch = DatabaseWatch(
+        database, registry=CollectorRegistry(), enclaves=list, ready=at_once, again_s=0.0, retry_s=0.0, query_s=query_s
+    )
+    real, looks = watch.look, []
+
+    async def counted() -> list[findings.Finding]:
+        looks.append(1)
+        return await real()
+
+    watch.look = counted  # type: ignore[method-assign]
+    locker, observer = await asyncpg.connect(fresh.dsn), await asyncpg.connect(fresh.dsn)
+    canceller = asyncio.create_task(cancel_who_waits(observer)) if query_s > 1 else None
+    transaction = locker.transaction()
+    await transaction.start()
+    try:
+        await locker.execute("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE")
+        await watch._round()
+    finally:
+        await transaction.rollback()
+        await locker.close()
+        if canceller is not None:
+            canceller.cancel()
+            await asyncio.gather(canceller, return_exceptions=True)
+        await observer.close()
+    assert len(looks) == 2, "the look and the second look, and no more"
+    unfinished = {one["subject"] for one in watch.shown() if one["lack"] == "LOOK_UNFINISHED"}
+    assert unfinished >= {"REQUEST_WITHOUT_RECEIPT", "ANSWER_WITHOUT_RECORD", "DELETED_KEY_IS_BACK"}
+    assert "LOOK_UNFINISHED ANSWER_WITHOUT_RECORD" in caplog.text
+    watch._query_s = 60.0
+    await watch._round()
+    assert [one["lack"] for one in watch.shown()] == ["KEY_WITHOUT_RECORD"]
+
+
+async def test_a_look_that_fails_is_tried_a_few_times_and_then_said(database: Database) -> None:
+    watch = DatabaseWatch(
+        database,
+        registry=CollectorRegistry(),
+        enclaves=list,
+        ready=asyncio.Event().wait,
+        retry_s=0.0,  # type: ignore[arg-type]
+    )
+    looks = []
+
+    async def fail() -> list[findings.Finding]:
+        looks.append(1)
+        raise AdytumError(Code.STORAGE_UNAVAILABLE)
+
+    watch.look = fail  # type: ignore[method-assign]
+    await watch._round()
+    assert len(looks) == 3
+    assert [(one["lack"], one["subject"]) for one in watch.shown()] == [("LOOK_UNFINISHED", "STORAGE_UNAVAILABLE")]
+
+
+async def test_pages_add_up(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found does not depend on where a page ends."""
+    statements = "".join(key(n, "deleted" if n % 3 == 0 else "active") for n in range(10))
+    statements += "".join(envelope(n, version) for n in range(0, 10, 2) for version in (1, 2))
+    statements += "".join(request(n, f"key-{n}", 2 + n % 2) for n in range(10))
+    statements += "".join(receipt(n) for n in (1, 2, 3, 5, 8, 9)) + receipt(4, chain="d", policy=7)
+    await execute(fresh.dsn, statements)
+    whole = await look(fresh.dsn)
+    assert {lack for lack, _, _ in whole} == {
+        "KEY_WITHOUT_RECORD", "DELETED_KEY_HAS_RECORD", "REQUEST_WITHOUT_RECEIPT", "ANSWER_WITHOUT_RECORD",
+        "CHAIN_GAP", "POLICY_OLDER",
+    }  # fmt: skip
+    for size in (1, 2, 3, 7, 10):
+        monkeypatch.setattr(findings, "_PAGE", size)
+        monkeypatch.setattr(findings, "_RECEIPTS_PAGE", size)
+        assert await look(fresh.dsn) == whole, size
+
+
+async def test_a_column_that_cannot_be_read_is_a_finding(fresh: Any) -> None:
+    await execute(fresh.dsn, key(1) + envelope(1) + request(1, "key-1", 1) + receipt(1))
+    await execute(fresh.dsn, "UPDATE requests SET result = 'no json'")
+    assert ("LOOK_UNFINISHED", "ANSWER_WITHOUT_RECORD", 1) in await look(fresh.dsn)
 
 
 async def test_the_watch_waits_for_the_database_and_forgets_what_is_mended(fresh: Any, database: Database) -> None:

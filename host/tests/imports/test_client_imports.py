@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adytum.client import imports
+from adytum.imports import candidates, raw_keys
+from adytum.imports.candidates import Candidate
 from adytum_wire import limits
 
 SECRET = b"\x05" * 32
@@ -23,8 +25,8 @@ def written(path: Path, data: bytes) -> Path:
     return path
 
 
-def examined(path: Path, data: bytes, **options: bool) -> imports.Candidate:
-    return imports.examine(written(path, data), **options)  # type: ignore[arg-type]
+def examined(path: Path, data: bytes, **options: bool) -> Candidate:
+    return candidates.examine(written(path, data), **options)  # type: ignore[arg-type]
 
 
 def keystore(**changes: object) -> bytes:
@@ -40,7 +42,7 @@ def keystore(**changes: object) -> bytes:
         ("k.json", keystore(version=1), "keystore-v3", "not version 3"),
         ("w.txt", WORDS, "bip39", ""),
         ("w.txt", WORDS.upper() + b"\n", "bip39", ""),
-        ("h.txt", b"0x" + b"0a" * 32 + b"\n", "raw-hex", ""),
+        ("h.txt", b"0x" + b"0a" * 32 + b"\n", "raw-hex", raw_keys.NAME_IT),
         ("node-1.enc", os.urandom(60), "mpc-legacy", ""),
         ("node-1.keydata.enc", b"\xff" * 60, "mpc-legacy", ""),
         ("x.bin", b"\xff" * 60, "", "none of the known forms"),
@@ -61,6 +63,30 @@ def test_a_costly_keystore_is_named_before_it_is_sent(tmp_path: Path) -> None:
     assert "more memory" in examined(tmp_path / "k", json.dumps(file).encode()).problem
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value", "problem"),
+    [
+        ("crypto", "cipher", "aes-128-cbc", "cipher"),
+        ("crypto", "ciphertext", "00" * 31, "no private key"),
+        ("crypto", "kdf", "argon2id", "kdf"),
+        ("crypto", "more", 1, "not a keystore"),
+        ("kdfparams", "dklen", 16, "kdfparams"),
+        ("kdfparams", "p", 17, "more work"),
+        ("kdfparams", "n", 3, "not possible"),
+        ("kdfparams", "salt", "xx", "salt"),
+        ("kdfparams", "r", "8", "not a keystore"),
+    ],
+)
+def test_a_keystore_that_cannot_open_is_named_before_it_is_sent(
+    tmp_path: Path, part: str, name: str, value: object, problem: str
+) -> None:
+    file = json.loads(keystore())
+    (file["crypto"] if part == "crypto" else file["crypto"]["kdfparams"])[name] = value
+    assert problem in examined(tmp_path / "k", json.dumps(file).encode()).problem
+    twice = keystore().replace(b'"version": 3', b'"version": 3, "version": 3')
+    assert "not a keystore" in examined(tmp_path / "k", twice).problem
+
+
 def test_addresses_in_files_and_names(tmp_path: Path) -> None:
     address = Account.from_key(SECRET).address
     other = Account.create().address
@@ -76,17 +102,17 @@ def test_addresses_in_files_and_names(tmp_path: Path) -> None:
 
 def test_the_same_file_has_the_same_request_and_another_has_another(tmp_path: Path) -> None:
     one = examined(tmp_path / "k.json", keystore())
-    same = imports.request_id("acme", one, ["b", "a"], b"pass")
-    assert same == imports.request_id("acme", one, ["a", "b"], b"other")  # no oracle for passwords
+    same = candidates.request_id("acme", one, ["b", "a"], b"pass")
+    assert same == candidates.request_id("acme", one, ["a", "b"], b"other")  # no oracle for passwords
     others = {
-        imports.request_id("acme", one, ["a"], b""),
-        imports.request_id("acm", one, ["a", "b"], b""),
-        imports.request_id("acme", examined(tmp_path / "k2.json", keystore()), ["a", "b"], b""),
+        candidates.request_id("acme", one, ["a"], b""),
+        candidates.request_id("acm", one, ["a", "b"], b""),
+        candidates.request_id("acme", examined(tmp_path / "k2.json", keystore()), ["a", "b"], b""),
     }
     assert same not in others
     assert len(others) == 3
     words = examined(tmp_path / "w", WORDS)
-    assert imports.request_id("acme", words, [], b"x") != imports.request_id("acme", words, [], b"y")
+    assert candidates.request_id("acme", words, [], b"x") != candidates.request_id("acme", words, [], b"y")
 
 
 def test_what_is_packed_fits_into_a_request() -> None:
@@ -113,7 +139,7 @@ def test_folders_are_searched_in_order_and_hidden_files_left_out(tmp_path: Path)
     for name in ("b/2.enc", "a/1.enc", "a/.x", "c.tmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = [str(path.relative_to(tmp_path)) for path in imports.find([tmp_path])]
+    found = [str(path.relative_to(tmp_path)) for path in candidates.find([tmp_path])]
     assert found == ["a/1.enc", "b/2.enc"]
 
 
@@ -123,7 +149,7 @@ def test_any_file_is_examined_without_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, kind: str
 ) -> None:
     path = written(tmp_path_factory.getbasetemp() / "any", data)
-    found = imports.examine(path, kind, expect_name=True)
+    found = candidates.examine(path, kind, expect_name=True)
     assert found.format or found.problem
 
 

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from adytum.storage import batcher as storage_batcher
 from adytum.storage import reads
 from adytum.storage.batcher import AuditBatcher
 from adytum.storage.database import Database
@@ -19,6 +20,7 @@ from adytum.storage.embedded import EmbeddedPostgres, binary
 from adytum.storage.lookup import Lookup, Question
 from adytum.storage.rows import Outcome, ReceiptRow, RecordRow, RequestRow
 from adytum.storage.schema import KEY_STATES
+from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header, Record, encode_header
 from adytum_wire.types import Algorithm, KeyState, RecordKind
 
@@ -130,6 +132,101 @@ async def test_a_deletion_whose_receipt_cannot_be_written_deletes_nothing(databa
     await lock.close()
     assert await fresh.count("key_envelopes") == 1
     assert (await reads.get_key(database, KEY)).status == "active"
+    await batcher.close()
+
+
+async def deleted(database: Database) -> AuditBatcher:
+    """A batcher after a key's life: made, to be deleted, shredded."""
+    batcher = AuditBatcher(database)
+    await batcher.commit(outcome(1, record=record(1, b"a" * 48)))
+    await batcher.commit(outcome(2, record=record(2, b"b" * 48, KeyState.PENDING_DELETION)))
+    await batcher.commit(outcome(3, shredded=KEY))
+    return batcher
+
+
+@pytest.mark.parametrize("state", list(KeyState))
+async def test_a_late_record_does_not_bring_a_destroyed_key_back(
+    database: Database, fresh: Any, state: KeyState
+) -> None:
+    """Another host's answer, or one that was lost on its way: made before the deletion, written after it."""
+    batcher = await deleted(database)
+    with pytest.raises(AdytumError) as refused:
+        await batcher.commit(outcome(4, record=record(3, b"c" * 48, state)))
+    assert (refused.value.code, refused.value.field) == (Code.KEY_STATE, "$.state")
+    key = await reads.get_key(database, KEY)
+    assert (key.status, key.version) == ("deleted", 0)
+    for table, count in (("key_envelopes", 0), ("recovery_envelopes", 0), ("receipts", 4), ("requests", 3)):
+        assert await fresh.count(table) == count, table
+    # In a batch with others it fails alone.
+    other = msgspec.structs.replace(record(1, b"d" * 48).header, key_id="key-" + "6" * 32)
+    both = await asyncio.gather(
+        batcher.commit(outcome(5, record=record(4, b"e" * 48, state))),
+        batcher.commit(outcome(6, record=RecordRow(header=other, record=record(1, b"d" * 48).record))),
+        return_exceptions=True,
+    )
+    assert isinstance(both[0], AdytumError)
+    assert both[0].code is Code.KEY_STATE
+    assert isinstance(both[1], RequestRow)
+    assert await fresh.count("key_envelopes") == 1
+    await batcher.close()
+
+
+async def test_a_deletion_takes_with_it_what_another_host_is_writing(database: Database, fresh: Any) -> None:
+    batcher = AuditBatcher(database)
+    await batcher.commit(outcome(1, record=record(1, b"a" * 48)))
+    await batcher.commit(outcome(2, record=record(2, b"b" * 48, KeyState.PENDING_DELETION)))
+    other = await asyncpg.connect(fresh.dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await storage_batcher._insert_records(other, [record(3, b"c" * 48, KeyState.PENDING_DELETION)])
+    deletion = asyncio.create_task(batcher.commit(outcome(3, shredded=KEY)))
+    while not await fresh.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        assert not deletion.done(), "it did not wait"
+        await asyncio.sleep(0.01)
+    await transaction.commit()
+    await other.close()
+    await deletion
+    assert (await reads.get_key(database, KEY)).status == "deleted"
+    assert (await fresh.count("key_envelopes"), await fresh.count("recovery_envelopes")) == (0, 0)
+    await batcher.close()
+
+
+async def test_a_record_and_a_deletion_in_one_batch_leave_nothing(database: Database, fresh: Any) -> None:
+    batcher = AuditBatcher(database)
+    await batcher.commit(outcome(1, record=record(1, b"a" * 48)))
+    await asyncio.gather(
+        batcher.commit(outcome(2, shredded=KEY)),
+        batcher.commit(outcome(3, record=record(2, b"b" * 48, KeyState.PENDING_DELETION))),
+    )
+    assert (await reads.get_key(database, KEY)).status == "deleted"
+    assert await fresh.count("key_envelopes") == 0
+    await batcher.close()
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "problem"),
+    [("58030", "AUDIT_UNAVAILABLE"), ("XX001", "AUDIT_UNAVAILABLE"), ("42501", "AUDIT_UNAVAILABLE"),
+     ("40001", "AUDIT_UNAVAILABLE"), ("22012", ""), ("23514", "")],
+)  # fmt: skip
+async def test_health_hears_of_what_concerns_more_than_one_row(
+    database: Database, fresh: Any, sqlstate: str, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = await asyncpg.connect(fresh.dsn)
+    await owner.execute(
+        f"CREATE FUNCTION ail() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE EXCEPTION 'a row with a secret' USING ERRCODE = '{sqlstate}'; END $$"
+    )
+    await owner.execute("CREATE TRIGGER ail BEFORE INSERT ON receipts FOR EACH ROW EXECUTE FUNCTION ail()")
+    batcher = AuditBatcher(database)
+    with pytest.raises(AdytumError) as refused:
+        await batcher.commit(outcome(1))
+    assert refused.value.code is Code.AUDIT_UNAVAILABLE
+    assert batcher.problem == problem
+    assert "a secret" not in caplog.text
+    await owner.execute("DROP TRIGGER ail ON receipts")
+    await owner.close()
+    await batcher.commit(outcome(1))
+    assert batcher.problem == ""
     await batcher.close()
 
 

@@ -23,6 +23,7 @@ from adytum_enclave.core.effects import (
     Anchored,
     DataKeyAnswer,
     GetDocument,
+    InTurn,
     Measure,
     NewDataKey,
     OpenDataKey,
@@ -150,7 +151,7 @@ class Inside:
                     return False
                 self.anchored[effect.tenant] = replace(effect.anchored)
                 return True
-            case Together():
+            case Together() | InTurn():
                 self._drive(effect.steps())
                 return None
         raise TypeError(type(effect).__name__)

@@ -29,8 +29,8 @@ class OpenedSession:
         return SessionStamp(self.session_id, hmac.digest(self.key, pae(REQUEST, body), "sha256"))
 
 
-async def sealed_to(stack: Stack, request_id: str, secret: bytes) -> dict[str, str]:
-    """`secret`, sealed to the enclave's attested key for this request."""
+async def sealed_to(stack: Stack, person: Person, operation: str, request_id: str, secret: bytes) -> dict[str, str]:
+    """`secret`, sealed to the enclave's attested key for this request of this person."""
     nonce = secrets.token_bytes(32)
     proof = await stack.client.attest(nonce)
     binding = verify_enclave(
@@ -41,7 +41,8 @@ async def sealed_to(stack: Stack, request_id: str, secret: bytes) -> dict[str, s
         nonce=nonce,
         anchors=(stack.kms.anchor,),
     ).binding
-    enc, ciphertext = hpke.seal(bytes.fromhex(binding.hpke_key), secret, info=import_info(TENANT, request_id))
+    info = import_info(operation, TENANT, request_id, person.scheme, person.public_key)
+    enc, ciphertext = hpke.seal(bytes.fromhex(binding.hpke_key), secret, info=info)
     return {"enc": enc.hex(), "ciphertext": ciphertext.hex()}
 
 
@@ -52,7 +53,8 @@ async def ask_for_session(
     key = key or secrets.token_bytes(32)
     request_id = "s-" + secrets.token_hex(12)
     now_ms = stack.now_ms()
-    fields = {"sealed": await sealed_to(stack, request_id, key), "expires_at": now_ms + ttl_ms} | changes
+    sealed = await sealed_to(stack, person, "open_session", request_id, key)
+    fields = {"sealed": sealed, "expires_at": now_ms + ttl_ms} | changes
     body = request_body(TENANT, "open_session", now_ms, request_id=request_id, **fields)
     return await stack.client.execute(body, person.stamp(body)), key
 

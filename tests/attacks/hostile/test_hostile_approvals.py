@@ -144,7 +144,7 @@ async def test_a_changed_outcome_in_the_receipt_is_noticed(approved: Approved, f
     assert count >= 2
 
 
-@pytest.mark.parametrize("field", ["rule", "role", "count", "counted", "missing"])
+@pytest.mark.parametrize("field", ["rule", "role", "count", "counted", "missing", "others"])
 async def test_what_is_missing_cannot_be_changed_in_the_receipt(approved: Approved, field: str) -> None:
     """A host that says of a request that waits: other people, another rule, another number."""
     message, other = approved.message(), approved.message()

@@ -293,12 +293,20 @@ async def test_an_insider_does_not_get_the_answer_to_somebody_elses_request(site
 
 
 async def test_a_sealed_import_lifted_into_another_request_does_not_open(site: Site) -> None:
-    """Relocate: an insider with rights puts a captured blob into a request of its own."""
+    """Relocate: an insider with rights puts a captured blob into a request of its own, also under the captured id."""
     captured = json.loads(site.body("import_key"))
-    for operation, more in (("seal", {}), ("import_key", {"public_key": captured["public_key"]})):
-        reply = await site.send(operation, sealed=captured["sealed"], **more)
+    sealed, name = captured["sealed"], captured["request_id"]
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("seal", {}),
+        ("import_key", {"public_key": captured["public_key"]}),
+        ("seal", {"request_id": name}),
+        ("import_file", {"request_id": name}),
+        ("open_session", {"request_id": name}),
+    ]
+    for operation, more in changes:
+        reply = await site.send(operation, sealed=sealed, **more)
         assert isinstance(reply, Refusal)
-        assert reply.code == "REQUEST_INVALID", reply
+        assert (reply.code, reply.field) == ("REQUEST_INVALID", "$.sealed"), reply
 
 
 async def test_an_attestation_for_another_nonce_is_not_taken(site: Site) -> None:

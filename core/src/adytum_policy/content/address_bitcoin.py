@@ -4,14 +4,18 @@
     address_of_script(script, MAINNET)
     own_scripts(public_key)         P2WPKH, P2SH-P2WPKH and P2TR (key path, BIP-86) of one key
 
+BIP-341 adds points. `cryptography` cannot, so `add_tweak` is slow (1 ms); who has a curve library gives its own.
+
 Sources: BIP-13, BIP-141, BIP-173, BIP-341, BIP-350, BIP-86.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -39,17 +43,57 @@ REGTEST = Network(name="regtest", prefix="bcrt", key_hash=0x6F, script_hash=0xC4
 NETWORKS = (MAINNET, TESTNET, REGTEST)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnScripts:
-    """What one key can spend alone. `redeem`: the script behind `nested`. `tweak`: what BIP-341 adds to the private key
-    (32 bytes) for `taproot`, a key path without scripts; `internal`: the x-only public key it is added to."""
+# (x of a point, 32 bytes; tweak, 32 bytes) -> x of the point with that x and even y, plus tweak times the generator;
+# None for an x that is on no point, or a tweak that is not below the order.
+AddTweak: TypeAlias = Callable[[bytes, bytes], bytes | None]
 
-    segwit: bytes
-    nested: bytes
-    redeem: bytes
-    taproot: bytes
-    internal: bytes
-    tweak: bytes
+
+class OwnScripts:
+    """What one key can spend alone. Each is computed when it is asked for first: a claim of a PSBT is about one."""
+
+    __slots__ = ("_add_tweak", "_nested", "_output", "_redeem", "public_key")
+
+    def __init__(self, public_key: bytes, add_tweak: AddTweak) -> None:
+        self.public_key = public_key
+        self._add_tweak = add_tweak
+        self._redeem = self._nested = self._output = b""
+
+    @property
+    def redeem(self) -> bytes:
+        """The script behind `nested`."""
+        if not self._redeem:
+            self._redeem = b"\x00\x14" + hash160(self.public_key)
+        return self._redeem
+
+    @property
+    def segwit(self) -> bytes:
+        return self.redeem
+
+    @property
+    def nested(self) -> bytes:
+        if not self._nested:
+            self._nested = b"\xa9\x14" + hash160(self.redeem) + b"\x87"
+        return self._nested
+
+    @property
+    def internal(self) -> bytes:
+        """The x-only public key that the tweak is added to."""
+        return self.public_key[1:]
+
+    @property
+    def tweak(self) -> bytes:
+        """What BIP-341 adds to the private key (32 bytes) for `taproot`, a key path without scripts (BIP-86)."""
+        return tagged_hash("TapTweak", self.internal)
+
+    @property
+    def taproot(self) -> bytes:
+        """Errors: BitcoinAddressError for a key that is no point."""
+        if not self._output:
+            output = self._add_tweak(self.internal, self.tweak)
+            if output is None:
+                raise BitcoinAddressError
+            self._output = b"\x51\x20" + output
+        return self._output
 
 
 def sha256d(data: bytes) -> bytes:
@@ -57,7 +101,12 @@ def sha256d(data: bytes) -> bytes:
 
 
 def hash160(data: bytes) -> bytes:
-    return ripemd160(hashlib.sha256(data).digest())
+    """By OpenSSL where it has RIPEMD-160: a hundred times faster, and a PSBT may ask for a hundred of them."""
+    inner = hashlib.sha256(data).digest()
+    try:
+        return hashlib.new("ripemd160", inner, usedforsecurity=False).digest()
+    except ValueError:
+        return ripemd160(inner)
 
 
 def tagged_hash(tag: str, data: bytes) -> bytes:
@@ -66,19 +115,30 @@ def tagged_hash(tag: str, data: bytes) -> bytes:
     return hashlib.sha256(prefix + prefix + data).digest()
 
 
+def is_taproot(script: bytes) -> bool:
+    """Whether it is P2TR's."""
+    return len(script) == 34 and script[:2] == b"\x51\x20"
+
+
+def add_tweak(x: bytes, tweak: bytes) -> bytes | None:
+    """`AddTweak` by OpenSSL, which multiplies points and does not add them. Nothing here is secret."""
+    try:
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), b"\x02" + x).public_numbers()
+        other = ec.derive_private_key(int.from_bytes(tweak, "big"), ec.SECP256K1()).public_key().public_numbers()
+    except ValueError:
+        return None
+    if point.x == other.x:
+        return None  # cannot happen but by breaking SHA-256
+    slope = (other.y - point.y) * pow(other.x - point.x, -1, _FIELD) % _FIELD
+    return ((slope * slope - point.x - other.x) % _FIELD).to_bytes(32, "big")
+
+
 @lru_cache(maxsize=512)
-def own_scripts(public_key: bytes) -> OwnScripts:
-    """`public_key`: SEC 1 compressed, 33 bytes. Errors: BitcoinAddressError, which is not kept."""
-    redeem = b"\x00\x14" + hash160(public_key)
-    output, tweak = _taproot(public_key)
-    return OwnScripts(
-        segwit=redeem,
-        nested=b"\xa9\x14" + hash160(redeem) + b"\x87",
-        redeem=redeem,
-        taproot=b"\x51\x20" + output,
-        internal=public_key[1:],
-        tweak=tweak,
-    )
+def own_scripts(public_key: bytes, add_tweak: AddTweak = add_tweak) -> OwnScripts:
+    """`public_key`: SEC 1 compressed, 33 bytes. Errors: BitcoinAddressError for another size; see `OwnScripts`."""
+    if len(public_key) != 33:
+        raise BitcoinAddressError
+    return OwnScripts(public_key, add_tweak)
 
 
 def address_of_script(script: bytes, network: Network) -> str | None:
@@ -119,19 +179,3 @@ def script_of(text: str) -> bytes:
 def _base58check(version: int, payload: bytes) -> str:
     data = bytes([version]) + payload
     return base58.encode(data + sha256d(data)[:4])
-
-
-def _taproot(public_key: bytes) -> tuple[bytes, bytes]:
-    """(x of the output key, tweak) of BIP-86. Adds two public points; nothing here is secret."""
-    try:
-        if len(public_key) != 33:
-            raise ValueError
-        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), b"\x02" + public_key[1:]).public_numbers()
-        tweak = tagged_hash("TapTweak", public_key[1:])
-        other = ec.derive_private_key(int.from_bytes(tweak, "big"), ec.SECP256K1()).public_key().public_numbers()
-    except ValueError:
-        raise BitcoinAddressError from None
-    if point.x == other.x:
-        raise BitcoinAddressError  # cannot happen but by breaking SHA-256
-    slope = (other.y - point.y) * pow(other.x - point.x, -1, _FIELD) % _FIELD
-    return ((slope * slope - point.x - other.x) % _FIELD).to_bytes(32, "big"), tweak

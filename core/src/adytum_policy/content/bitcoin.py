@@ -15,7 +15,15 @@ from base64 import b64encode
 from dataclasses import dataclass, replace
 
 from adytum_policy.content import psbt
-from adytum_policy.content.address_bitcoin import NETWORKS, BitcoinAddressError, Network, address_of_script
+from adytum_policy.content.address_bitcoin import (
+    NETWORKS,
+    AddTweak,
+    BitcoinAddressError,
+    Network,
+    add_tweak,
+    address_of_script,
+    is_taproot,
+)
 from adytum_policy.content.bitcoin_own import NotOursError, Owner, Owners
 from adytum_policy.content.bitcoin_tx import (
     SIGHASH_ALL,
@@ -36,6 +44,7 @@ from adytum_wire.types import SigningScheme
 
 TYPE = "bitcoin-psbt"
 _DIGITS = 8
+_NESTED = 23  # bytes of P2SH-P2WPKH's script, the only one of ours with that size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +100,7 @@ class BitcoinDecoded(Decoded):
         if len(self.signing) == len(maps):
             tx = self.parsed.tx
             inputs = tuple(
-                replace(spent, script=_pushed(owner.scripts.redeem) if script == owner.scripts.nested else b"")
+                replace(spent, script=_pushed(owner.scripts.redeem) if len(script) == _NESTED else b"")
                 for spent, script, owner in zip(tx.inputs, self.scripts, self.owners, strict=True)
             )
             final = replace(tx, inputs=inputs)
@@ -101,7 +110,13 @@ class BitcoinDecoded(Decoded):
 
 
 def decode(
-    data: bytes, network_name: str, scheme: SigningScheme, *, public_key: bytes = b"", path: str = ""
+    data: bytes,
+    network_name: str,
+    scheme: SigningScheme,
+    *,
+    public_key: bytes = b"",
+    path: str = "",
+    add_tweak: AddTweak = add_tweak,
 ) -> BitcoinDecoded:
     """Decode a PSBT for the key (`public_key`: 33 bytes), or the seed and `path`, that is to sign it: with ECDSA its
     P2WPKH and P2SH-P2WPKH inputs, with BIP-340 its P2TR inputs. Errors: CONTENT_INVALID."""
@@ -109,7 +124,7 @@ def decode(
         raise _invalid("")
     network = next((network for network in NETWORKS if network.name == network_name), None)
     try:
-        owners = Owners(parse_path(path) if path else None, public_key)
+        owners = Owners(parse_path(path) if path else None, public_key, add_tweak)
         parsed = psbt.parse(data)
     except (psbt.PsbtError, BitcoinAddressError):
         raise _invalid("") from None
@@ -126,11 +141,7 @@ def decode(
     if len({claim.fingerprint for claim in claimed}) > 1:
         raise _invalid("")
     taproot = scheme is SigningScheme.BIP340
-    signing = tuple(
-        at
-        for at, (one, owner) in enumerate(zip(spent, inputs, strict=True))
-        if (one.script == owner.scripts.taproot) is taproot
-    )
+    signing = tuple(at for at, one in enumerate(spent) if is_taproot(one.script) is taproot)
     if not signing:
         raise _invalid(".inputs")
     sighashes = tuple(_sighash(parsed.inputs[at], taproot=taproot) for at in signing)
@@ -192,12 +203,13 @@ def _owner(parsed: psbt.Psbt, at: int, spent: Output, owners: Owners) -> Owner:
     if owner is None:
         raise _invalid(".inputs")
     own = owner.scripts
-    if psbt.PREVIOUS_TX not in fields and spent.script != own.taproot:
+    taproot = is_taproot(spent.script)  # and then it is the owner's
+    if psbt.PREVIOUS_TX not in fields and not taproot:
         raise _invalid(".inputs")
     redeem = fields.get(psbt.REDEEM)
-    if redeem is not None and (spent.script != own.nested or redeem != own.redeem):
+    if redeem is not None and (len(spent.script) != _NESTED or redeem != own.redeem):
         raise _invalid(".inputs")
-    if psbt.INTERNAL in fields and (spent.script != own.taproot or fields[psbt.INTERNAL] != own.internal):
+    if psbt.INTERNAL in fields and (not taproot or fields[psbt.INTERNAL] != own.internal):
         raise _invalid(".inputs")
     return owner
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adytum_policy.content import psbt
-from adytum_policy.content.address_bitcoin import OwnScripts, own_scripts
+from adytum_policy.content.address_bitcoin import AddTweak, OwnScripts, add_tweak, is_taproot, own_scripts
 from adytum_policy.content.bitcoin_tx import BitcoinTransactionError, Reader
 from adytum_policy.content.decoded import Claim
 from adytum_wire.paths import HARDENED
 
+MAX_CLAIMS = 80  # keys below a seed's path in one PSBT: each costs two derivations and a point (P-24)
 _MAX_DEPTH = 16  # levels of a path; BIP-44's have 5
 _CHAINS = (0, 1)  # BIP-44: addresses to receive at, and change
 
@@ -37,24 +38,32 @@ class Owner:
     claim: Claim | None = None
 
     def spends(self, script: bytes) -> bool:
-        if script == self.scripts.taproot:
-            return self.claim is None or len(self.claim.public_key) == 32
-        by_hash = script in (self.scripts.segwit, self.scripts.nested)
-        return by_hash and (self.claim is None or len(self.claim.public_key) == 33)
+        """Errors: BitcoinAddressError for a key that is no point, where that shows."""
+        size = 33 if self.claim is None else len(self.claim.public_key)
+        if is_taproot(script):
+            return (self.claim is None or size == 32) and script == self.scripts.taproot
+        if size != 33:
+            return False
+        # The form first: hashes cost more than all else here.
+        return script == self.scripts.segwit if len(script) == 22 else script == self.scripts.nested
 
 
 class Owners:
     """`path`: the indices of the request's path, None for a record that is a key; then `public_key` is it."""
 
-    def __init__(self, path: tuple[int, ...] | None, public_key: bytes) -> None:
+    def __init__(self, path: tuple[int, ...] | None, public_key: bytes, add_tweak: AddTweak = add_tweak) -> None:
         self._path = path
-        self._single = Owner(public_key=public_key, scripts=own_scripts(public_key)) if path is None else None
+        self._add_tweak = add_tweak
+        self._claimed: set[Claim] = set()
+        self._single = (
+            Owner(public_key=public_key, scripts=own_scripts(public_key, add_tweak)) if path is None else None
+        )
 
     def of(self, fields: psbt.Map, script: bytes, *, plain: bytes, taproot: bytes) -> Owner | None:
         """Who of us can spend `script`, or None. `plain`, `taproot`: the types of the map's derivation fields.
 
         Errors: NotOursError where a derivation below our path leads to another script: a lie, or a script that is not
-        one of ours alone.
+        one of ours alone; and for the claim that is one too many.
         """
         if self._single is not None:
             return self._single if self._single.spends(script) else None
@@ -68,8 +77,11 @@ class Owners:
                 continue
             if not self._is_below(claim.path):
                 continue
+            self._claimed.add(claim)
+            if len(self._claimed) > MAX_CLAIMS:
+                raise NotOursError
             public_key = claim.public_key if len(claim.public_key) == 33 else b"\x02" + claim.public_key
-            owner = Owner(public_key=public_key, scripts=own_scripts(public_key), claim=claim)
+            owner = Owner(public_key=public_key, scripts=own_scripts(public_key, self._add_tweak), claim=claim)
             if found is not None or not owner.spends(script):
                 raise NotOursError
             found = owner

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adytum_policy.facts import ContentFacts
 from adytum_wire.errors import AdytumError, Code
+from adytum_wire.paths import format_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,11 @@ class Decoded:
         """What was taken for ours on the content's word: keys of inputs and of change. All must be proven before the
         first signature."""
         return ()
+
+    @property
+    def signing_paths(self) -> frozenset[str]:
+        """The paths, as in a request, of the derived keys that sign; none where the key that is asked for signs."""
+        return frozenset(format_path(one.claim.path) for one in self.to_sign if one.claim is not None)
 
     @property
     def payloads(self) -> tuple[bytes, ...]:

@@ -98,7 +98,16 @@ class Together:
     steps: Callable[[], Generator[Any, Any, Any]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTurn:
+    """Run `steps` when it is their turn: one at a time of all, tenant by tenant. Nothing of them is held before.
+    Answer: None, when they have ended. Errors: theirs; RESOURCE_EXHAUSTED when the tenant has too many that wait."""
+
+    tenant: str
+    steps: Callable[[], Generator[Any, Any, None]]
+
+
 Effect: TypeAlias = (
-    NewDataKey | OpenDataKey | ReadPcr | Measure | GetDocument | Stretch | ReadAnchor | WriteAnchor | Together
+    NewDataKey | OpenDataKey | ReadPcr | Measure | GetDocument | Stretch | ReadAnchor | WriteAnchor | Together | InTurn
 )
 Answer: TypeAlias = DataKeyAnswer | bytes | Anchored | bool | None

@@ -50,7 +50,11 @@ class Configured(NamedTuple):
             manifest_hash=digest,
             binding=binding(digest),
             tenants={tenant.id: tenant for tenant in manifest.tenants},
-            replay=Replay(bounds.request_past_ms + bounds.request_future_ms),
+            replay=Replay(
+                bounds.request_past_ms + bounds.request_future_ms,
+                tenants=len(manifest.tenants),
+                size_of=lambda outcome: outcome.size,
+            ),
             warm=WarmKeys(bounds),
         )
 

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, NoReturn
+from typing import Final
 
 from adytum_enclave.core import keys
 from adytum_enclave.core.crypto import p256, p256_scalars, secp256k1
 from adytum_enclave.core.crypto.hmac512 import HASH_SIZE, hmac, hmac_named
 from adytum_enclave.core.keys import SECRET_SIZE, WalletKey
-from adytum_enclave.core.secrets import Arena, Slot, copy
+from adytum_enclave.core.secrets import Arena, Slot, Wiped, copy
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.paths import HARDENED, parse_path
 from adytum_wire.types import Algorithm
@@ -43,7 +42,7 @@ _MASTER: Final = {
 }
 
 
-class Node:
+class Node(Wiped):
     """An extended private key. The owner wipes it, or uses it as a context manager."""
 
     __slots__ = ("_chain", "_public", "_secret", "algorithm")
@@ -129,19 +128,8 @@ class Node:
         self._secret.wipe()
         self._chain.wipe()
 
-    def __enter__(self) -> Node:
-        return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.wipe()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a key cannot be copied or pickled")
-
-
-class Seed:
+class Seed(Wiped):
     """A seed in memory, and the keys last derived from it, which it owns. `wipe` it, or use it as a context manager."""
 
     __slots__ = ("_children", "secret")
@@ -201,17 +189,6 @@ class Seed:
         while self._children:
             self._children.popitem()[1].wipe()
         self.secret.wipe()
-
-    def __enter__(self) -> Seed:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.wipe()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a seed cannot be copied or pickled")
 
 
 def derive(seed: Slot, path: str, algorithm: Algorithm) -> WalletKey:

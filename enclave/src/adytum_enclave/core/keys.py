@@ -17,12 +17,11 @@ Left out: which content may be signed, and hashing it. A key belongs to one thre
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 from adytum_enclave.core.crypto import ed25519, p256, secp256k1
 from adytum_enclave.core.entropy import Fill
-from adytum_enclave.core.secrets import Arena, Slot
+from adytum_enclave.core.secrets import Arena, Slot, Wiped
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.types import Algorithm, SigningScheme
 
@@ -41,7 +40,7 @@ class _Pair(Protocol):
     def wipe(self) -> None: ...
 
 
-class WalletKey:
+class WalletKey(Wiped):
     """One key pair. Make it with `generate` or `load`; `wipe` it, or use it as a context manager."""
 
     __slots__ = ("_pair", "algorithm", "public_key", "secret")
@@ -77,19 +76,8 @@ class WalletKey:
             pair.wipe()
         self.secret.wipe()
 
-    def __enter__(self) -> WalletKey:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.wipe()
-
     def __repr__(self) -> str:
         return f"<WalletKey {self.algorithm.value} {self.public_key.hex()}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a key cannot be copied or pickled")
 
 
 def generate(algorithm: Algorithm, arena: Arena, fill: Fill) -> WalletKey:

@@ -32,6 +32,19 @@ class Outcome:
         self.error = error
         self._reply = b""
 
+    @property
+    def needs_receipt(self) -> bool:
+        """False for refusals before anybody was authenticated, which say nothing that has to be proven."""
+        return self._ticket is not None or self.error is None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps in memory, about; to be asked before it is encoded."""
+        record = self.record
+        sealed = len(record.header) + len(record.data_key_ciphertext) + len(record.ciphertext_blob) if record else 0
+        receipt = self._ticket.size if self._ticket is not None else 0
+        return receipt + 2 * (len(self.result) + sealed + len(self.usage) + len(self.recovery))
+
     def encode(self) -> bytes:
         """The reply. Call after `ReceiptChain.seal`; the same bytes every time."""
         if not self._reply:
@@ -42,4 +55,6 @@ class Outcome:
                 self._reply = messages.encode(
                     ExecuteReply(self.result, receipt, self.record, self.usage, self.recovery)
                 )
+            if self._ticket is not None:
+                self._ticket.body = self._ticket.envelope = b""  # they are in the reply
         return self._reply

@@ -23,7 +23,7 @@ import ctypes
 import mmap
 import os
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, Self
 
 from nacl._sodium import ffi as _ffi
 from nacl._sodium import lib as _sodium
@@ -143,7 +143,34 @@ class Arena:
         raise TypeError("an arena cannot be copied or pickled")
 
 
-class Slot:
+class Wiped:
+    """What owns secrets: a context manager that wipes them when it is left. It can be neither copied nor pickled."""
+
+    __slots__ = ()
+
+    def wipe(self) -> None:
+        """Wipe the secrets. A second call does nothing."""
+        raise TypeError("who owns secrets says how they are wiped")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.wipe()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what owns secrets cannot be copied or pickled")
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce__()
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> NoReturn:
+        self.__reduce__()
+
+
+class Slot(Wiped):
     """`size` bytes of an arena. A context manager: leaving it wipes. After `wipe` every use raises `ValueError`.
 
     It has no `bytes()`, no length, no equality but identity, and can be neither copied nor pickled.
@@ -201,29 +228,12 @@ class Slot:
             view.release()
             self.arena._give_back(self._offset, self._block)
 
-    def __enter__(self) -> Slot:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.wipe()
-
     def __del__(self) -> None:
         if getattr(self, "_view", None) is not None:
             self.wipe()
 
     def __repr__(self) -> str:
         return f"<Slot {self.size} bytes>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a slot cannot be copied or pickled")
-
-    def __copy__(self) -> NoReturn:
-        raise TypeError("a slot cannot be copied or pickled")
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> NoReturn:
-        raise TypeError("a slot cannot be copied or pickled")
 
 
 def equal(a: memoryview | bytes, b: memoryview | bytes) -> bool:

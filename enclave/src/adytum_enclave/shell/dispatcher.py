@@ -110,18 +110,18 @@ class Dispatcher:
         ready, self._ready = self._ready, []
         if not ready:
             return
-        try:
-            self._enclave.receipts.seal()
-        except Exception:
-            # Decisions that are in the chain but not signed: no answer of this boot can be trusted any more.
-            self._enclave.counters.error(Code.INTERNAL)
-            if self._enclave.phases.now is not Phase.TERMINAL:
-                self._enclave.phases.step(Phase.TERMINAL)
-            for incoming, _ in ready:
-                incoming.reply(_INTERNAL)
-            return
+        phases = self._enclave.phases
+        if phases.now is not Phase.TERMINAL:
+            try:
+                self._enclave.receipts.seal()
+            except Exception:
+                # Decisions that are in the chain but not signed: no answer of this boot can be trusted any more, nor of
+                # what is still under way.
+                self._enclave.counters.error(Code.INTERNAL)
+                phases.step(Phase.TERMINAL)
         for incoming, outcome in ready:
-            incoming.reply(outcome.encode())
+            is_broken = phases.now is Phase.TERMINAL and outcome.needs_receipt
+            incoming.reply(_INTERNAL if is_broken else outcome.encode())
 
 
 def _is_expired(incoming: Incoming) -> bool:

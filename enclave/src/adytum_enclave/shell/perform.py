@@ -13,6 +13,7 @@ from adytum_enclave.core.effects import (
     DataKeyAnswer,
     Effect,
     GetDocument,
+    InTurn,
     Measure,
     NewDataKey,
     OpenDataKey,
@@ -27,6 +28,7 @@ from adytum_enclave.shell.kms import KmsAnswer, KmsClient
 from adytum_enclave.shell.kms_document import Documents
 from adytum_enclave.shell.nsm import Nsm
 from adytum_enclave.shell.together import Runs
+from adytum_enclave.shell.turns import Turns
 from adytum_wire.errors import AdytumError, Code
 
 MANIFEST_PCR = 16
@@ -60,6 +62,7 @@ class Performer:
         self._stretching = asyncio.Lock()
         self._anchor = anchor
         self._runs = Runs(self)
+        self._turns = Turns(self)
 
     async def __call__(self, effect: Effect, deadline: float) -> Answer:
         """Carry out `effect` before `deadline` (loop time). Errors: `AdytumError`."""
@@ -85,6 +88,9 @@ class Performer:
                 )
             case Together():
                 await self._runs.join(effect, deadline)
+                return None
+            case InTurn():
+                await self._turns.run(effect, deadline)
                 return None
             case Stretch():
                 return await self._stretch(effect, deadline)

@@ -92,7 +92,7 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
         ),
     )
     chores = [
-        loop.create_task(_every(EXPIRE_S, enclave.expire)),
+        loop.create_task(_every(EXPIRE_S, enclave.expire, platform.report)),
         loop.create_task(clock.keep(CLOCK_REFRESH_S)),
         loop.create_task(
             keep_credentials(
@@ -100,6 +100,7 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
                 is_wanted=enclave.wants_imds,
                 now_ms=clock.now_ms,
                 renew=enclave.renew_credentials,
+                report=platform.report,
             )
         ),
     ]
@@ -118,7 +119,11 @@ async def run(platform: Platform, stop: asyncio.Event) -> None:
         platform.report("stopped")
 
 
-async def _every(seconds: float, chore: Callable[[], None]) -> None:
+async def _every(seconds: float, chore: Callable[[], None], report: Callable[[str], None]) -> None:
+    """For ever: a defect at one turn, which the console learns as a code, must not end what wipes keys."""
     while True:
         await asyncio.sleep(seconds)
-        chore()
+        try:
+            chore()
+        except Exception:
+            report("internal-error")

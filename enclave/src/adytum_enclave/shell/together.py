@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any, Final
 
 from adytum_enclave.core.effects import Answer, Effect, Together
@@ -27,36 +28,45 @@ class Runs:
         self._next: dict[str, asyncio.Task[None]] = {}
 
     async def join(self, effect: Together, deadline: float) -> None:
-        """Wait for a run that began after this call. Errors: the run's, DEADLINE_EXCEEDED."""
-        loop = asyncio.get_running_loop()
-        running = self._running.get(effect.key)
-        if running is None:
-            task = self._running[effect.key] = loop.create_task(self._run(effect, None))
-        elif (waiting := self._next.get(effect.key)) is not None:
-            task = waiting
-        else:
-            task = self._next[effect.key] = loop.create_task(self._run(effect, running))
+        """Wait for a run that began after this call. Errors: the run's, DEADLINE_EXCEEDED; INTERNAL when it was
+        cancelled."""
+        task = self._next.get(effect.key)  # first: between two runs none is under way, and yet one waits its turn
+        if task is None or task.done():
+            before = self._running.get(effect.key)
+            task = asyncio.get_running_loop().create_task(self._run(effect, before))
+            (self._running if before is None else self._next)[effect.key] = task
+            task.add_done_callback(partial(self._forget, effect.key))
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.shield(task)
+                await asyncio.wait((task,))
         except TimeoutError:
             raise AdytumError(Code.DEADLINE_EXCEEDED) from None
-        except AdytumError as error:  # one object for each waiter: they note their own way in it
-            raise AdytumError(error.code, error.field, retry_after_ms=error.retry_after_ms) from None
+        if task.cancelled():
+            raise AdytumError(Code.INTERNAL)
+        error = task.exception()
+        if isinstance(error, AdytumError):  # one object for each waiter: they note their own way in it
+            raise AdytumError(error.code, error.field, retry_after_ms=error.retry_after_ms)
+        if error is not None:
+            raise error
 
     async def _run(self, effect: Together, before: asyncio.Task[None] | None) -> None:
+        """One run, after `before`: there is never more than one of a key at a time."""
         task = asyncio.current_task()
         if before is not None:
             await asyncio.wait((before,))
-            self._next.pop(effect.key, None)
             if task is not None:
+                del self._next[effect.key]
                 self._running[effect.key] = task
-        try:
-            deadline = asyncio.get_running_loop().time() + RUN_S
-            await drive(effect.steps(), self._perform, deadline)
-        finally:
-            if self._running.get(effect.key) is task:
-                del self._running[effect.key]
+        deadline = asyncio.get_running_loop().time() + RUN_S
+        await drive(effect.steps(), self._perform, deadline)
+
+    def _forget(self, key: str, task: asyncio.Task[None]) -> None:
+        """A callback, so that it is called for a task that was cancelled before its first step, too."""
+        if not task.cancelled():
+            task.exception()  # it is the waiters', of whom none may be left
+        for tasks in (self._running, self._next):
+            if tasks.get(key) is task:
+                del tasks[key]
 
     async def drain(self) -> None:
         """Wait for what is under way."""

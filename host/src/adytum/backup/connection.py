@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from adytum.storage.errors import typed
-from adytum_wire.errors import AdytumError, Code
+from adytum.storage.errors import connecting, typed
 
 _CONNECT_S = 10.0
 
@@ -20,10 +19,8 @@ async def connected(
     """`query_s`: longest time for a query. `snapshot`: all reads are as of one moment, and nothing is written.
     Errors: STORAGE_UNAVAILABLE."""
     with typed():
-        try:
+        with connecting(dsn):
             connection = await asyncpg.connect(dsn, timeout=_CONNECT_S, command_timeout=query_s)
-        except asyncpg.PostgresError:  # whatever the server says to a newcomer, it is not there for us
-            raise AdytumError(Code.STORAGE_UNAVAILABLE) from None
         try:
             if not snapshot:
                 yield connection

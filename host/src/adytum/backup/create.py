@@ -25,7 +25,7 @@ from adytum.backup.manifest import DUMP, MANIFEST, BackupManifest, write
 async def create(dsn: str, out: Path, *, now_ms: Callable[[], int], pg_bin: Path | None = None) -> BackupManifest:
     """Write `out`, a directory that must not be there yet; it appears whole or not at all, readable by its owner only.
 
-    `dsn`: of the owner of the tables (the service's role may not read PgQueuer's). `pg_bin`: where `pg_dump` is.
+    `dsn`: of the owner of the tables, a login that has `adytum_migrator`. `pg_bin`: where `pg_dump` is.
     Errors: BackupError, STORAGE_UNAVAILABLE, OSError. After an error there is no `out`.
     """
     program = programs.find("pg_dump", pg_bin)

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 import asyncpg
 
-from adytum.app import anchors_of, read_manifest, running_service
+from adytum.app import anchors_of, endpoint_of, read_manifest, running_service
 from adytum.backup.connection import connected
 from adytum.backup.errors import BackupCode, BackupError
 from adytum.client import AsyncAdytum, load_signer
+from adytum.enclave import EnclaveClient
 from adytum.settings import Audit, Canary, Http, Settings
 from adytum_verify import AllowList
 from adytum_wire.errors import AdytumError
@@ -87,6 +88,27 @@ async def _open(client: AsyncAdytum, row: asyncpg.Record) -> Opened:
     return Opened(**what, code=code, chain=receipt.chain, sequence=receipt.sequence)
 
 
+async def require_ready(settings: Settings, signer_file: Path | None, *, boots: Collection[str]) -> None:
+    """Before anything is restored: is there a signer, and an enclave that `boots` does not name? By the enclave's own
+    word, which `drill` has attested later. Errors: as `clients`; DRILL_ENCLAVE, PEER_UNAVAILABLE."""
+    load_signer(_signer_file(settings, signer_file))
+    for address in settings.tee.addresses:
+        enclave = EnclaveClient(endpoint_of(address))
+        try:
+            boot_id = (await enclave.hello()).boot_id
+        finally:
+            enclave.close()
+        if boot_id in boots:
+            raise BackupError(BackupCode.ENCLAVE, boot_id)
+
+
+def _signer_file(settings: Settings, given: Path | None) -> Path:
+    file = given or settings.rotation.signerFile
+    if file is None:
+        raise BackupError(BackupCode.SIGNER, "--key or rotation.signerFile")
+    return file
+
+
 def failures(opened: Sequence[Opened]) -> list[Opened]:
     return [one for one in opened if one.code]
 
@@ -105,9 +127,7 @@ async def service_on(settings: Settings, dsn: str, **more: Any) -> AsyncIterator
 async def clients(settings: Settings, url: str, signer_file: Path | None) -> AsyncIterator[ClientFor]:
     """Clients that believe what the settings allow. `signer_file`: else `rotation.signerFile`. Errors: BackupError
     DRILL_SIGNER, SignerError, OSError."""
-    file = signer_file or settings.rotation.signerFile
-    if file is None:
-        raise BackupError(BackupCode.SIGNER, "--key or rotation.signerFile")
+    file = _signer_file(settings, signer_file)
     tee, manifest = settings.tee, read_manifest(settings.tee.manifestFile)
     signer, made = load_signer(file), dict[str, AsyncAdytum]()
 

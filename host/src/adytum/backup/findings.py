@@ -2,11 +2,15 @@
 
 One transaction writes record, request, receipt and usage together, so none of these is ever seen in a whole database.
 A restore that took tables from different moments, or somebody's hand, leaves them.
+
+Tables are read in pages by key, so that no statement takes long however large they are. A page that took too long all
+the same leaves its question unanswered, which is a finding too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -35,6 +39,8 @@ class Lack(StrEnum):
     DELETED_KEY_HAS_RECORD = "DELETED_KEY_HAS_RECORD"
     REQUEST_WITHOUT_RECEIPT = "REQUEST_WITHOUT_RECEIPT"
     ANSWER_WITHOUT_RECORD = "ANSWER_WITHOUT_RECORD"  # a client was told of a record version that is not there
+    DELETED_KEY_IS_BACK = "DELETED_KEY_IS_BACK"  # a client was told that it is destroyed
+    LOOK_UNFINISHED = "LOOK_UNFINISHED"  # it took too long, or could not be read: nobody knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,63 +67,120 @@ class Finding:
         return f"{text} {self.detail}".rstrip()
 
 
-# One row each: how many, and the least of them to begin the search with.
-_QUESTIONS: Final[dict[Lack, str]] = {
-    Lack.KEY_WITHOUT_RECORD: """
-SELECT count(*) AS n, min(k.key_id) AS one FROM keys k
-WHERE k.status NOT IN ('deleted', 'pending', 'failed')
-  AND NOT EXISTS (SELECT 1 FROM key_envelopes e WHERE e.key_id = k.key_id)""",
-    Lack.RECORD_WITHOUT_KEY: """
-SELECT count(*) AS n, min(e.key_id) AS one FROM key_envelopes e
-WHERE NOT EXISTS (SELECT 1 FROM keys k WHERE k.key_id = e.key_id)""",
-    Lack.DELETED_KEY_HAS_RECORD: """
-SELECT count(*) AS n, min(k.key_id) AS one FROM keys k
-WHERE k.status = 'deleted' AND EXISTS (SELECT 1 FROM key_envelopes e WHERE e.key_id = k.key_id)""",
-    Lack.REQUEST_WITHOUT_RECEIPT: """
-SELECT count(*) AS n, min(q.tenant || '/' || q.request_id) AS one FROM requests q
-WHERE NOT EXISTS (SELECT 1 FROM receipts r WHERE r.chain = q.receipt_chain AND r.sequence = q.receipt_sequence)""",
-    Lack.ANSWER_WITHOUT_RECORD: """
-SELECT count(*) AS n, min(a.key_id) AS one FROM (
-    SELECT convert_from(result, 'UTF8')::jsonb ->> 'key_id' AS key_id,
+_PAGE: Final = 5000
+_RECEIPTS_PAGE: Final = 100_000
+
+# A page each: $1.. are the last row's key, then the page's size. They answer with the page's last key, how many of it
+# are amiss, and the least of those to begin the search with. What they look up stands in
+# subqueries with LIMIT, which stay look-ups: joined, all of the other table would be read for each page.
+_KEYS_PAGE: Final = """
+WITH page AS MATERIALIZED (SELECT key_id, status FROM keys WHERE key_id > $1 ORDER BY key_id LIMIT $2)
+SELECT (SELECT ARRAY[max(key_id)] FROM page) AS last, count(*) AS n, min(k.key_id) AS one FROM page k
+WHERE {}
+"""
+_REQUESTS_PAGE: Final = """
+WITH page AS MATERIALIZED (
+    SELECT tenant, request_id, receipt_chain, receipt_sequence, state, operation, result FROM requests
+    WHERE (tenant, request_id) > ($1, $2) ORDER BY tenant, request_id LIMIT $3
+), told AS (
+    SELECT convert_from(result, 'UTF8')::jsonb ->> 'key_id' AS key_id, operation,
            (convert_from(result, 'UTF8')::jsonb ->> 'record_version')::bigint AS version
-    FROM requests WHERE state = 'done' AND operation = ANY($1::text[])
-) a
-WHERE NOT EXISTS (SELECT 1 FROM key_envelopes e WHERE e.key_id = a.key_id AND e.version >= a.version)
-  AND NOT EXISTS (SELECT 1 FROM keys k WHERE k.key_id = a.key_id AND k.status = 'deleted')""",
-}
-_MAKING: Final = (
-    "generate_key", "generate_seed", "import_key", "import_file", "seal", "reseal", "enable_key", "disable_key",
-    "schedule_deletion", "cancel_deletion",
-)  # fmt: skip
-_GAPS: Final = """
-SELECT chain, count(*) AS n, max(sequence) AS last FROM receipts GROUP BY chain HAVING count(*) <> max(sequence)
-ORDER BY chain
+    FROM page WHERE state = 'done' AND operation = ANY($4::text[])
+)
+SELECT (SELECT ARRAY[tenant, request_id] FROM page ORDER BY tenant DESC, request_id DESC LIMIT 1) AS last,
+       count(*) AS n, min(one) AS one FROM ({}) found
+"""
+_QUESTIONS: Final[dict[Lack, tuple[str, tuple[str, ...]]]] = {
+    Lack.KEY_WITHOUT_RECORD: (_KEYS_PAGE.format("""k.status NOT IN ('deleted', 'pending', 'failed')
+  AND (SELECT true FROM key_envelopes e WHERE e.key_id = k.key_id LIMIT 1) IS NULL"""), ()),
+    Lack.RECORD_WITHOUT_KEY: ("""
+WITH page AS MATERIALIZED (SELECT DISTINCT key_id FROM key_envelopes WHERE key_id > $1 ORDER BY key_id LIMIT $2)
+SELECT (SELECT ARRAY[max(key_id)] FROM page) AS last, count(*) AS n, min(e.key_id) AS one FROM page e
+WHERE (SELECT true FROM keys k WHERE k.key_id = e.key_id LIMIT 1) IS NULL""", ()),
+    Lack.DELETED_KEY_HAS_RECORD: (_KEYS_PAGE.format("""k.status = 'deleted'
+  AND (SELECT true FROM key_envelopes e WHERE e.key_id = k.key_id LIMIT 1)"""), ()),
+    Lack.REQUEST_WITHOUT_RECEIPT: (_REQUESTS_PAGE.format("""
+    SELECT q.tenant || '/' || q.request_id AS one FROM page q WHERE (
+        SELECT true FROM receipts r WHERE r.chain = q.receipt_chain AND r.sequence = q.receipt_sequence LIMIT 1
+    ) IS NULL"""), ("", )),
+    Lack.ANSWER_WITHOUT_RECORD: (_REQUESTS_PAGE.format("""
+    SELECT a.key_id AS one FROM told a
+    WHERE (SELECT true FROM key_envelopes e WHERE e.key_id = a.key_id AND e.version >= a.version LIMIT 1) IS NULL
+      AND (SELECT k.status FROM keys k WHERE k.key_id = a.key_id LIMIT 1) IS DISTINCT FROM 'deleted'"""), (
+        "generate_key", "generate_seed", "import_key", "import_file", "seal", "reseal", "enable_key", "disable_key",
+        "schedule_deletion", "cancel_deletion",
+    )),
+    Lack.DELETED_KEY_IS_BACK: (_REQUESTS_PAGE.format("""
+    SELECT a.key_id AS one FROM told a
+    WHERE (SELECT k.status FROM keys k WHERE k.key_id = a.key_id LIMIT 1) <> 'deleted'"""),
+        ("delete_key", )),
+}  # fmt: skip
+# The next chain after $1: a jump in the index, where DISTINCT would read all of it.
+_NEXT_CHAIN: Final = "SELECT min(chain) FROM receipts WHERE chain > $1"
+_RECEIPTS: Final = """
+SELECT count(*) AS n, max(sequence) AS last FROM (
+    SELECT sequence FROM receipts WHERE chain = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
+) page
 """
 _POLICIES: Final = """
-SELECT n.tenant, max(n.version) AS version
-FROM (SELECT DISTINCT chain FROM receipts) c CROSS JOIN LATERAL (
+SELECT n.tenant, max(n.version) AS version FROM (
     SELECT r.tenant,
            ((convert_from(r.envelope, 'UTF8')::jsonb ->> 'body')::jsonb ->> 'policy_version')::bigint AS version
-    FROM receipts r WHERE r.chain = c.chain ORDER BY r.sequence DESC LIMIT 100
+    FROM receipts r WHERE r.chain = $1 ORDER BY r.sequence DESC LIMIT 100
 ) n
 WHERE n.tenant <> '' GROUP BY n.tenant
 """
 
 
 async def look(connection: asyncpg.Connection) -> list[Finding]:
-    """A few queries; none reads all receipts, only numbers and the newest of each chain. Errors: the driver's."""
-    found = []
-    for lack, question in _QUESTIONS.items():
-        row = await connection.fetchrow(question, *([_MAKING] if lack is Lack.ANSWER_WITHOUT_RECORD else []))
-        if row is not None and row["n"]:
-            found.append(Finding(lack=lack, subject=row["one"] or "", count=row["n"]))
-    for row in await connection.fetch(_GAPS):
-        missing = row["last"] - row["n"]
-        found.append(
-            Finding(lack=Lack.CHAIN_GAP, subject=row["chain"], count=missing, expected=row["last"], found=row["n"])
-        )
-    mentioned = await connection.fetch(_POLICIES)
-    return found + await older_policies(connection, [(row["tenant"], row["version"]) for row in mentioned])
+    """Reads keys, and numbers of requests and receipts, page by page. Errors: the driver's; in a transaction also
+    TimeoutError, since nothing more can be asked there."""
+    found: list[Finding] = []
+    for lack, (question, operations) in _QUESTIONS.items():
+        async with _answered(connection, lack, found):
+            found += await _asked(connection, lack, question, operations)
+    mentioned: dict[str, int] = {}
+    async with _answered(connection, Lack.CHAIN_GAP, found):
+        chain = await connection.fetchval(_NEXT_CHAIN, "")
+        while chain is not None:
+            found += await _gaps(connection, chain)
+            for row in await connection.fetch(_POLICIES, chain):
+                mentioned[row["tenant"]] = max(mentioned.get(row["tenant"], 0), row["version"])
+            chain = await connection.fetchval(_NEXT_CHAIN, chain)
+    return found + await older_policies(connection, mentioned.items())
+
+
+@asynccontextmanager
+async def _answered(connection: asyncpg.Connection, lack: Lack, found: list[Finding]) -> AsyncIterator[None]:
+    try:
+        yield
+    except (TimeoutError, asyncpg.QueryCanceledError, asyncpg.DataError):  # or a column that cannot be read
+        if connection.is_in_transaction() or connection.is_closed():
+            raise
+        found.append(Finding(lack=Lack.LOOK_UNFINISHED, subject=lack.value))
+
+
+async def _asked(
+    connection: asyncpg.Connection, lack: Lack, question: str, operations: tuple[str, ...]
+) -> list[Finding]:
+    last, count, least = ["", ""] if operations else [""], 0, ""
+    more = [list(operations)] if operations else []
+    while True:
+        row = await connection.fetchrow(question, *last, _PAGE, *more)
+        if row is None or row["last"] is None or row["last"][0] is None:
+            break
+        last, count = list(row["last"]), count + row["n"]
+        least = min(filter(None, (least, row["one"])), default="")
+    return [Finding(lack=lack, subject=least, count=count)] if count else []
+
+
+async def _gaps(connection: asyncpg.Connection, chain: str) -> list[Finding]:
+    count = last = 0
+    while (page := await connection.fetchrow(_RECEIPTS, chain, last, _RECEIPTS_PAGE))["n"]:
+        count, last = count + page["n"], page["last"]
+    if count == last:
+        return []
+    return [Finding(lack=Lack.CHAIN_GAP, subject=chain, count=last - count, expected=last, found=count)]
 
 
 async def older_policies(connection: asyncpg.Connection, mentioned: Iterable[tuple[str, int]]) -> list[Finding]:

@@ -1,7 +1,8 @@
 """What the service says of its own database: looked at when it starts and each hour, shown in /v1/health and /metrics.
 
 It refuses nothing because of it: the enclave decides what a record is good for, and a wallet that still signs is worth
-more than one that is down over a missing row. But somebody should know.
+more than one that is down over a missing row. But somebody should know, also when the look itself fails. It has a
+connection of its own, since it may take longer than requests may.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol
 from prometheus_client import CollectorRegistry, Gauge
 
 from adytum.backup import compare, findings
+from adytum.backup.connection import connected
 from adytum.backup.findings import Finding, Lack
 from adytum.storage.database import Database
 from adytum_wire.errors import AdytumError
@@ -24,7 +26,9 @@ log = logging.getLogger("adytum.database")
 
 EVERY_S: Final = 3600.0
 AGAIN_S: Final = 15.0  # a receipt of a lost answer is fetched by then, and a write that was under way has ended
-RETRY_S: Final = 5.0
+RETRY_S: Final = 5.0  # while the database is away
+QUERY_S: Final = 60.0  # for one page
+_ATTEMPTS: Final = 3
 _MAX_SHOWN: Final = 20
 _ENCLAVE_S: Final = 5.0
 
@@ -56,10 +60,11 @@ class DatabaseWatch:
         every_s: float = EVERY_S,
         again_s: float = AGAIN_S,
         retry_s: float = RETRY_S,
+        query_s: float = QUERY_S,
     ) -> None:
         self._database = database
         self._enclaves, self._ready = enclaves, ready
-        self._every_s, self._again_s, self._retry_s = every_s, again_s, retry_s
+        self._every_s, self._again_s, self._retry_s, self._query_s = every_s, again_s, retry_s, query_s
         self.found: list[Finding] = []
         self._gauge = Gauge(
             "adytum_database_findings", "What the database lacks by its own evidence or the enclaves', by code.",
@@ -73,7 +78,8 @@ class DatabaseWatch:
         return [one.shown() for one in self.found[:_MAX_SHOWN]]
 
     async def watch(self) -> None:
-        """Look for ever. Cancel to stop. A database that is away is waited for."""
+        """Look for ever. Cancel to stop. A database that is away is waited for; a look that fails is made again after
+        `every_s`, not sooner, and is a finding until then."""
         await self._round()
         await self._ready()
         while True:  # now also beside what an enclave knows
@@ -81,7 +87,13 @@ class DatabaseWatch:
             await asyncio.sleep(self._every_s)
 
     async def _round(self) -> None:
+        failures = 0
         while True:
+            try:
+                await self._database.check()  # one that is away, or of another schema, is waited for
+            except AdytumError:
+                await asyncio.sleep(self._retry_s)
+                continue
             try:
                 first = await self.look()
                 if first:  # what is only under way is gone at the second look
@@ -90,16 +102,19 @@ class DatabaseWatch:
                     first = [one for one in await self.look() if (one.lack, one.subject) in again]
                 self._note(first)
                 return
-            except AdytumError:
-                await asyncio.sleep(self._retry_s)
             except Exception as error:
-                log.warning("the database could not be looked at: %s", type(error).__name__)
+                failures += 1
+                if failures < _ATTEMPTS and isinstance(error, AdytumError):  # it may have gone away in the midst
+                    await asyncio.sleep(self._retry_s)
+                    continue
+                what = error.field or error.code.value if isinstance(error, AdytumError) else type(error).__name__
+                self._note([Finding(lack=Lack.LOOK_UNFINISHED, subject=what)])
                 return
 
     async def look(self) -> list[Finding]:
         """Once. Errors: STORAGE_UNAVAILABLE, those of the enclave; the driver's."""
         policies, usage = dict[str, int](), dict[str, int]()
-        async with self._database.connection() as connection:
+        async with connected(self._database.dsn, query_s=self._query_s) as connection:
             found = await findings.look(connection)
         for enclave, seen in self._enclaves():
             for tenant, version in seen.policies.items():
@@ -107,7 +122,8 @@ class DatabaseWatch:
                 with suppress(AdytumError):  # an enclave that does not say is no finding
                     counted = await enclave.get_usage(tenant, timeout_s=_ENCLAVE_S)
                     usage[tenant] = max(usage.get(tenant, 0), counted.version)
-        async with self._database.connection() as connection:  # after the enclaves: what they count is stored by now
+        # After the enclaves: what they count is stored by now.
+        async with connected(self._database.dsn, query_s=self._query_s) as connection:
             found += await findings.older_policies(connection, policies.items())
             found += compare.older_usage(usage, await compare.stored_usage(connection))
         return found

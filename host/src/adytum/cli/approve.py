@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from adytum.cli.groups import Group
 from adytum.cli.options import ClientOptions, client_options
 from adytum.cli.output import facts, is_json, json_option, say
 from adytum.cli.requests import as_json, show_list, standing, votes
@@ -20,7 +21,7 @@ from adytum_wire.requests import operation_of
 _HOUR_MS = 3_600_000
 
 
-@click.group()
+@click.group(cls=Group)
 def approve() -> None:
     """Approve or reject requests that wait. What you sign is decoded here, from its bytes: the service is not
     believed."""

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adytum.audit import export as export_file
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE, ClientOptions, client_options
 from adytum.cli.output import is_json, json_option, say, table
 from adytum.client import Adytum, UnreachableError, UntrustedError
@@ -41,7 +42,7 @@ from adytum_wire.manifest import manifest_hash, parse_manifest
 PATIENCE_S = 15.0  # how long a receipt may come later than the one after it: a lost answer's is fetched after 5 s
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """The chains of receipts: what each enclave decided, signed and linked. One chain a boot.
 
@@ -89,7 +90,7 @@ def export(client: ClientOptions, chain: str, out: Path, resume: bool) -> None:
                     progress=progress,
                 )
             except export_file.ExportError as error:
-                raise click.UsageError(str(error)) from None
+                raise click.ClickException(str(error)) from None
     data = {"chain": name, "file": str(out), "receipts": done.receipts, "last": done.last}
     say(
         data | {"checkpoints": done.checkpoints},
@@ -136,7 +137,9 @@ def verify(ctx: click.Context, client: ClientOptions, chain: str, files: tuple[P
 @audit.command()
 @client_options
 @click.option("--chain", default="", help="The chain (boot id); by default the newest.")
-@click.option("--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds between looks."
+)
 @click.option("--once", is_flag=True, help="Stop when everything that is there has been verified.")
 @_checkpoint_files
 @json_option

@@ -10,6 +10,7 @@ import click
 
 from adytum.app import host_clock_ms
 from adytum.backup.create import create as make
+from adytum.cli.groups import Group
 from adytum.cli.options import read_settings, settings_option
 from adytum.cli.output import facts, json_option, say
 
@@ -18,7 +19,7 @@ pg_bin_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def backup() -> None:
     """Backups of the database. They hold ciphertext and receipts, and no secret.
 
@@ -39,7 +40,7 @@ def backup() -> None:
 def create(settings_file: Path | None, dsn: str, out: Path, pg_bin: Path | None) -> None:
     """Write DIR/database.dump (pg_dump's custom format) and DIR/manifest.json, both of one moment.
 
-    Run it as the owner of the tables. The service goes on meanwhile.
+    Run it as a login that has `adytum_migrator`. The service goes on meanwhile.
     """
     dsn = dsn or read_settings(settings_file).database.dsn.get_secret_value()
     if not dsn:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from adytum.cli.groups import Group
 from adytum.cli.options import read_settings, settings_option
 from adytum.cli.output import is_json, json_option, say
 from adytum.settings import Settings, shown
@@ -15,7 +16,7 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.manifest import manifest_hash, parse_manifest
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Check and show the settings: a YAML file, overlaid by the environment (APP_TEE_ENCLAVECID and so on)."""
 

@@ -14,6 +14,25 @@ from adytum.cli.output import facts, json_option, say
 from adytum.client.checks import Answer
 
 _request_id = click.option("--request-id", default="", help="A name of your own for the request; never used before.")
+Decorator = Callable[[Any], Any]
+
+
+def _step(name: str, *options: Decorator) -> Callable[[Callable[..., None]], click.Command]:
+    """A command on one key: `options` are its own, between what all of them take."""
+    decorators: list[Decorator] = [
+        json_option,
+        _request_id,
+        *reversed(options),
+        click.argument("key_id"),
+        client_options,
+    ]
+
+    def make(function: Callable[..., None]) -> click.Command:
+        for decorate in decorators:
+            function = decorate(function)
+        return click.command(name)(function)
+
+    return make
 
 
 def add_to(group: click.Group) -> None:
@@ -21,53 +40,41 @@ def add_to(group: click.Group) -> None:
         group.add_command(command)
 
 
-@click.command()
-@client_options
-@click.argument("key_id")
-@_request_id
-@json_option
+@_step("enable")
 def enable(client: ClientOptions, key_id: str, request_id: str) -> None:
     """Make a disabled key active again."""
     _carry_out(client, lambda adytum: adytum.enable_key(key_id, request_id=request_id))
 
 
-@click.command()
-@client_options
-@click.argument("key_id")
-@_request_id
-@json_option
+@_step("disable")
 def disable(client: ClientOptions, key_id: str, request_id: str) -> None:
     """Let the enclave use the key for nothing until it is enabled again."""
     _carry_out(client, lambda adytum: adytum.disable_key(key_id, request_id=request_id))
 
 
-@click.command()
-@client_options
-@click.argument("key_id")
-@click.option("--days", type=click.IntRange(7, 30), default=30, show_default=True, help="Until it can be destroyed.")
-@_request_id
-@json_option
+@_step(
+    "delete",
+    click.option(
+        "--days", type=click.IntRange(7, 30), default=30, show_default=True, help="Until it can be destroyed."
+    ),
+)
 def delete(client: ClientOptions, key_id: str, days: int, request_id: str) -> None:
     """Begin the waiting period of a deletion. The key is used for nothing from now on; `cancel-deletion` undoes it."""
     _carry_out(client, lambda adytum: adytum.schedule_deletion(key_id, days, request_id=request_id))
 
 
-@click.command("cancel-deletion")
-@client_options
-@click.argument("key_id")
-@_request_id
-@json_option
+@_step("cancel-deletion")
 def cancel_deletion(client: ClientOptions, key_id: str, request_id: str) -> None:
     """Keep a key whose deletion is pending. It is disabled then; `enable` makes it active."""
     _carry_out(client, lambda adytum: adytum.cancel_deletion(key_id, request_id=request_id))
 
 
-@click.command()
-@client_options
-@click.argument("key_id")
-@click.option("--yes-destroy", is_flag=True, help="Needed: the key cannot be had again, but from a recovery envelope.")
-@_request_id
-@json_option
+@_step(
+    "destroy",
+    click.option(
+        "--yes-destroy", is_flag=True, help="Needed: the key cannot be had again, but from a recovery envelope."
+    ),
+)
 def destroy(client: ClientOptions, key_id: str, yes_destroy: bool, request_id: str) -> None:
     """Delete a key for good, after its waiting period: its sealed record and recovery envelope are destroyed.
 

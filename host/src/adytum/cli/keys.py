@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from adytum.cli import key_states
+from adytum.cli.groups import Group
 from adytum.cli.keys_export import export_key, open_export
 from adytum.cli.keys_import import import_keys
 from adytum.cli.options import ClientOptions, client_options
@@ -19,15 +20,16 @@ from adytum_wire.types import Algorithm
 _ALGORITHMS = [a.value for a in Algorithm if a is not Algorithm.NONE]
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
-    """Keys. Lists are the host's word; a generated key is proven by the enclave's receipt."""
+    """Keys and seeds, from their making to their end. Lists are the host's word; what the enclave did is proven by its
+    receipt before it is shown."""
 
 
 @keys.command("list")
 @client_options
 @click.option("--after", default="", help="Go on after this key id.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Keys a page.")
 @click.option("--status", type=click.Choice(KEY_STATES), default=None, help="Only keys in this state.")
 @click.option("--label", default="", help="Only keys with this label.")
 @click.option("--named", default="", help="The key with this id, public key or address.")
@@ -56,7 +58,7 @@ def list_keys(
 @click.argument("key_id")
 @json_option
 def show(client: ClientOptions, key_id: str) -> None:
-    """Show one key."""
+    """Show one key: its state, labels, public key and address, as the host has them."""
     with client.open(needs_signer=False, needs_proof=False) as adytum:
         found = adytum.get(f"/v1/keys/{quote(key_id, safe='')}")
     say(found, facts(found))
@@ -99,7 +101,7 @@ def seed(client: ClientOptions, labels: tuple[str, ...], request_id: str) -> Non
 @client_options
 @click.argument("key_id")
 @click.argument("path")
-@click.option("--algorithm", type=click.Choice(_ALGORITHMS), default="secp256k1", show_default=True)
+@click.option("--algorithm", type=click.Choice(_ALGORITHMS), default="secp256k1", show_default=True, help="Of the key.")
 @click.option("--request-id", default="", help="A name of your own for the request; never used before.")
 @json_option
 def derive(client: ClientOptions, key_id: str, path: str, algorithm: str, request_id: str) -> None:

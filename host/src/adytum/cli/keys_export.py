@@ -41,6 +41,7 @@ def export_key(client: ClientOptions, key_id: str, recipient: str, out: Path, re
 @click.argument("file", type=FILE)
 @click.option("--key", "key_file", type=FILE, required=True, help="The recipient's private key (PEM, X25519).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where the secret goes.")
+@json_option
 def open_export(file: Path, key_file: Path, out: Path) -> None:
     """Open an export as its recipient, offline. The secret is written as it is: to a file of yours, mode 0600.
 
@@ -54,7 +55,8 @@ def open_export(file: Path, key_file: Path, out: Path) -> None:
     except ValueError:
         raise click.ClickException("the export does not open with this key") from None
     write_secret(out, secret)
-    click.echo(f"{result.kind.value}, {len(secret)} bytes: {out}")
+    data = {"key_id": result.key_id, "kind": result.kind.value, "bytes": len(secret), "written": str(out)}
+    say(data, f"{result.kind.value}, {len(secret)} bytes: {out}")
 
 
 def _result_in(data: bytes) -> bytes:

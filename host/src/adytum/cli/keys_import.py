@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import click
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rich.console import Console
 from rich.progress import Progress
 
 from adytum.cli.options import FILE, ClientOptions, client_options
 from adytum.cli.output import is_json, json_option, say, table
-from adytum.client import Adytum, PendingError, RefusedError
-from adytum.client.imports import FORMATS, Candidate, FileFormat, examine, find, passphrase, raw_key, request_id
+from adytum.client import Adytum, PendingError, RefusedError, UnreachableError
+from adytum.client.imports import FORMATS, FileFormat, passphrase
+from adytum.imports import candidates as files
+from adytum.imports import raw_keys
+from adytum.imports.candidates import Candidate
+from adytum.imports.report import OPEN, Line, Report, foreseen, line_of
+from adytum.imports.run import grouped, interruptible, run
 from adytum_wire import limits
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.types import Algorithm
 
-_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One file of the report. `outcome`: imported, found (an earlier run did it), waiting (for approvals),
-    refused, or would-import."""
-
-    path: str
-    format: str
-    bytes: int
-    expected: str
-    outcome: str
-    request_id: str = ""
-    key_id: str = ""
-    address: str = ""
-    code: str = ""
-    reason: str = ""
+_ALGORITHMS = [a.value for a in Algorithm if a is not Algorithm.NONE]
 
 
 @click.command("import")
 @client_options
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["auto", *FORMATS]), default="auto", show_default=True)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, readable=False, path_type=Path))
+@click.option(
+    "--format", "kind", type=click.Choice(["auto", *FORMATS]), default="auto", show_default=True, help="Of the files."
+)
+@click.option("--algorithm", type=click.Choice(_ALGORITHMS), default=None, help="Of keys in hex.")
+@click.option("--expected", default="", help="The address or public key (hex) that the key must have; for one file.")
 @click.option("--label", "labels", multiple=True, help="A label that the policy can name; may be given again.")
 @click.option("--expected-from-filename", is_flag=True, help="An address in a file's name is what its key must have.")
 @click.option("--password-file", type=FILE, help="The files' password, or a mnemonic's passphrase; one for all.")
 @click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent, and what would be refused.")
-@click.option("--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write JSON here.")
+@click.option("--report", "report_file", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here.")
 @click.option("--workers", type=click.IntRange(1, 32), default=4, show_default=True, help="Requests at a time.")
 @json_option
 @click.pass_context
@@ -62,91 +51,152 @@ def import_keys(
     client: ClientOptions,
     paths: tuple[Path, ...],
     kind: str,
+    algorithm: str | None,
+    expected: str,
     labels: tuple[str, ...],
     expected_from_filename: bool,
     password_file: Path | None,
     dry_run: bool,
-    report: Path | None,
+    report_file: Path | None,
     workers: int,
 ) -> None:
     """Bring keys, seeds and shares in from files.
 
     PATHS are files, or folders that are searched. Keystores (scrypt or PBKDF2), mnemonics, MPC share files and keys in
-    hex are told apart by themselves. Everything is sealed to the attested enclave before it leaves this process, and
-    opened only there. A second run with the same files and labels finds what the first one did.
+    hex are told apart by themselves. Of which algorithm a key in hex is, --algorithm says, or the recovery envelope
+    that lies beside it (KEY.recovery for KEY.hex), or an Ethereum address that is expected. Everything is sealed to the
+    attested enclave before it leaves this process, and opened only there. A second run with the same files and labels
+    finds what the first one did.
 
-    Passwords come from --password-file or are asked for, never from the command line or the environment.
+    Ctrl-C ends it after the requests that are under way; what was not reached is named. The report is written line by
+    line. Passwords come from --password-file or are asked for, never from the command line or the environment.
 
-    Exit status: 0 all are in, 1 some were refused or wait for approvals, 2 wrong usage.
+    Exit status: 0 all are in, 1 some were refused, wait for approvals or were not reached, 2 wrong usage.
     """
-    candidates = [examine(path, kind, expect_name=expected_from_filename) for path in find(paths)]
-    if not candidates:
+    found = list(files.find(paths))
+    if not found:
         raise click.UsageError("there is no file in these folders")
-    if dry_run:
-        lines = [_foreseen(candidate) for candidate in candidates]
-    else:
-        password = _password(password_file, candidates)
-        with client.open() as adytum:
-            adytum.attestation()  # before a password is used: an enclave that is not proven gets nothing
-        lines = _run(client, candidates, labels, password, workers)
-    _say(lines, report)
-    if any(line.outcome in ("refused", "waiting") for line in lines):
+    if expected and (len(found) > 1 or not files.is_expectation(expected)):
+        raise click.UsageError("--expected is an address or a public key in hex, of one file")
+    chosen = Algorithm(algorithm or Algorithm.NONE)
+    with Report(report_file) as report:
+        candidates = [
+            files.examine(path, kind, expect_name=expected_from_filename, expected=expected, algorithm=chosen)
+            for path in found
+        ]
+        if dry_run:
+            report.begin()
+            for candidate in candidates:
+                report.take(foreseen(candidate))
+        else:
+            password = _password(password_file, candidates)
+            with client.open() as adytum:
+                adytum.attestation()  # before a password is used: an enclave that is not proven gets nothing
+            report.begin()
+            with interruptible() as stop:
+                _send_all(_Import(client, labels, password), candidates, report, workers, stop)
+    _say(report)
+    if any(line.outcome in OPEN for line in report.lines):
         ctx.exit(1)
 
 
-def _foreseen(candidate: Candidate) -> Line:
-    outcome = "refused" if candidate.problem else "would-import"
-    return _line(candidate, outcome, reason=candidate.problem)
+def _send_all(
+    work: _Import, candidates: Sequence[Candidate], report: Report, workers: int, stop: threading.Event
+) -> None:
+    with _progress(len(candidates)) as step:
+
+        def take(line: Line) -> None:
+            report.take(line)
+            step()
+
+        for candidate in candidates:
+            if candidate.problem:
+                take(line_of(candidate, "refused", reason=candidate.problem))
+        groups = grouped([one for one in candidates if not one.problem], work.name)
+        run(groups, work.send, take, workers=workers, stop=stop)
 
 
-def _run(
-    client: ClientOptions, candidates: Sequence[Candidate], labels: Sequence[str], password: bytes, workers: int
-) -> list[Line]:
-    def one(candidate: Candidate) -> Line:
-        if candidate.problem:
-            return _line(candidate, "refused", reason=candidate.problem)
-        name = request_id(client.tenant, candidate, labels, password)
+@dataclass(frozen=True, slots=True)
+class _Import:
+    """How one file is sent."""
+
+    client: ClientOptions
+    labels: Sequence[str]
+    password: bytes
+
+    def name(self, candidate: Candidate) -> str:
+        return files.request_id(self.client.tenant, candidate, self.labels, self.password)
+
+    def send(self, name: str, candidate: Candidate) -> Line:
         try:
-            with client.open() as adytum:
-                return _import(adytum, client.tenant, candidate, labels, password, name)
+            with self.client.open() as adytum:
+                return self._send(adytum, name, candidate)
         except PendingError as error:
-            return _line(candidate, "waiting", request_id=name, code=error.code.value, reason=error.code.text)
+            return line_of(candidate, "waiting", request_id=name, code=error.code.value, reason=error.code.text)
+        except UnreachableError as error:
+            reason = f"{error.code.text} It may be in: run again."
+            return line_of(candidate, "unanswered", request_id=name, code=error.code.value, reason=reason)
         except AdytumError as error:
             code, reason = error.code.value, f"{error.field}: {error.code.text}" if error.field else error.code.text
-            return _line(candidate, "refused", request_id=name, code=code, reason=reason)
+            return line_of(candidate, "refused", request_id=name, code=code, reason=reason)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            return line_of(candidate, "refused", request_id=name, reason=reason)
         except ValueError as error:
-            return _line(candidate, "refused", request_id=name, reason=str(error))
+            return line_of(candidate, "refused", request_id=name, reason=str(error))
 
-    with _progress(len(candidates)) as step, ThreadPoolExecutor(workers) as pool:
-        lines = []
-        for line in pool.map(one, candidates):
-            lines.append(line)
-            step()
-        return lines
-
-
-def _import(
-    adytum: Adytum, tenant: str, candidate: Candidate, labels: Sequence[str], password: bytes, name: str
-) -> Line:
-    known = adytum.made_before(name)
-    if known:
-        return _line(candidate, "found", request_id=name, key_id=known)
-    if _waits(adytum, tenant, name):
-        raise PendingError(name, body=b"")
-    if candidate.format == "raw-hex":
-        secret = raw_key(candidate)
-        answer = adytum.import_key(Algorithm.SECP256K1, secret, _public(secret), labels=labels, request_id=name)
-    else:
-        answer = adytum.import_file(
-            cast("FileFormat", candidate.format),
-            candidate.file,
-            password=password,
-            labels=labels,
-            expected=candidate.expected,
+    def _send(self, adytum: Adytum, name: str, candidate: Candidate) -> Line:
+        before = adytum.made_before(name)
+        if before is not None:
+            return _found(candidate, name, before.key_id, before.public_key)
+        if _waits(adytum, self.client.tenant, name):
+            raise PendingError(name, body=b"")
+        content = files.read(candidate)
+        if candidate.format == "raw-hex":
+            secret, public = bytes.fromhex(content.decode()), bytes.fromhex(candidate.public_key)
+            answer = adytum.import_key(candidate.algorithm, secret, public, labels=self.labels, request_id=name)
+        else:
+            answer = adytum.import_file(
+                cast("FileFormat", candidate.format),
+                content,
+                password=self.password,
+                labels=self.labels,
+                expected=candidate.expected,
+                request_id=name,
+            )
+        result = answer.result
+        public_key = str(getattr(result, "public_key", ""))
+        return line_of(
+            candidate,
+            "imported",
             request_id=name,
+            key_id=result.key_id,
+            algorithm=_algorithm(candidate, public_key).value if public_key else "",
+            public_key=public_key,
+            address=str(getattr(result, "address", "")),
         )
-    address = str(getattr(answer.result, "address", ""))
-    return _line(candidate, "imported", request_id=name, key_id=answer.result.key_id, address=address)
+
+
+def _found(candidate: Candidate, name: str, key_id: str, public_key: str) -> Line:
+    """What an earlier run did, by its receipt. The key that it made may be another than is expected by now."""
+    algorithm = _algorithm(candidate, public_key)
+    known = {
+        "request_id": name,
+        "key_id": key_id,
+        "algorithm": algorithm.value if public_key else "",
+        "public_key": public_key,
+        "address": raw_keys.address(algorithm, public_key),
+    }
+    if public_key and candidate.expected and not raw_keys.is_expected(algorithm, public_key, candidate.expected):
+        return line_of(candidate, "refused", reason="it is in already, and is not the expected key", **known)
+    return line_of(candidate, "found", **known)
+
+
+def _algorithm(candidate: Candidate, public_key: str) -> Algorithm:
+    """A keystore holds a key of secp256k1; seeds and shares have no public key."""
+    if candidate.format == "raw-hex":
+        return candidate.algorithm
+    return Algorithm.SECP256K1 if public_key else Algorithm.NONE
 
 
 def _waits(adytum: Adytum, tenant: str, name: str) -> bool:
@@ -159,20 +209,12 @@ def _waits(adytum: Adytum, tenant: str, name: str) -> bool:
         raise
 
 
-def _public(secret: bytes) -> bytes:
-    number = int.from_bytes(secret, "big")
-    if not 0 < number < _ORDER:
-        raise ValueError("not a private key of secp256k1")
-    key = ec.derive_private_key(number, ec.SECP256K1()).public_key()
-    return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-
-
 def _password(path: Path | None, candidates: Sequence[Candidate]) -> bytes:
-    formats = {candidate.format for candidate in candidates}
+    formats = {candidate.format for candidate in candidates if candidate.format}
     if path is not None:
         with path.open("rb") as file:
             found = file.read(limits.MAX_PASSWORD + 2).rstrip(b"\r\n")
-    elif any(candidate.needs_password for candidate in candidates):
+    elif any(candidate.needs_password and not candidate.problem for candidate in candidates):
         if not sys.stdin.isatty():
             raise click.UsageError("the files have a password; name a file that holds it with --password-file")
         found = click.prompt("Password of the files", hide_input=True, default="", show_default=False).encode()
@@ -190,17 +232,6 @@ def _password(path: Path | None, candidates: Sequence[Candidate]) -> bytes:
         raise click.UsageError("a mnemonic's passphrase is UTF-8") from None
 
 
-def _line(candidate: Candidate, outcome: str, **more: str) -> Line:
-    return Line(
-        path=str(candidate.path),
-        format=candidate.format,
-        bytes=len(candidate.file),
-        expected=candidate.expected,
-        outcome=outcome,
-        **more,
-    )
-
-
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
     if is_json() or not sys.stderr.isatty():
@@ -211,21 +242,17 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _say(lines: Sequence[Line], report: Path | None) -> None:
-    counts = {outcome: sum(line.outcome == outcome for line in lines) for outcome in {line.outcome for line in lines}}
-    data: dict[str, Any] = {"counts": counts, "files": [asdict(line) for line in lines]}
-    if report is not None:
-        report.write_text(json.dumps(data, indent=1) + "\n")
+def _say(report: Report) -> None:
     rows = [
         (
             line.path,
             line.format or "?",
             line.outcome,
             line.key_id,
-            line.address or line.expected,
+            line.address or line.public_key or line.expected,
             line.code,
-            line.reason,
+            line.reason or (f"not checked: {line.unchecked}" if line.unchecked else ""),
         )
-        for line in lines
+        for line in sorted(report.lines, key=lambda line: line.path)
     ]
-    say(data, table("FILE", "FORMAT", "OUTCOME", "KEY", "ADDRESS", "CODE", "REASON", rows=rows))
+    say(report.data(), table("FILE", "FORMAT", "OUTCOME", "KEY", "ADDRESS", "CODE", "REASON", rows=rows))

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE
 from adytum.cli.output import is_json, json_option, say
 from adytum.kms_policy import Finding, KmsPolicyError, Principal, has_errors, parse, parse_deployment
@@ -29,7 +30,7 @@ _MAX_FILE = 1024 * 1024  # bytes; each parser has its own, smaller limit
 _UNVERIFIED = "THE DOCUMENT WAS NOT AUTHENTICATED: anybody can write one. Give --root aws, or a root's PEM file."
 
 
-@click.group("kms-policy")
+@click.group("kms-policy", cls=Group)
 def kms_policy() -> None:
     """Key policies under which only attested enclaves use a KMS key."""
 

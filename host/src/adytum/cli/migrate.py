@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from adytum.cli.groups import Group
 from adytum.cli.options import read_settings, settings_option
 from adytum.cli.output import facts, json_option, say
 from adytum.storage import migrate as migrations
 from adytum.storage import roles
 
 
-@click.group()
+@click.group(cls=Group)
 def migrate() -> None:
     """Move the database schema forward and back. Each step is one transaction, with lock and statement timeouts."""
 
@@ -57,12 +58,17 @@ def status(settings_file: Path | None) -> None:
 def grant_roles(settings_file: Path | None) -> None:
     """Make the database roles and give each what it needs, and no more.
 
-    Run it as the owner of the tables, after every `up`. The roles cannot log in: make logins of your own and grant them
-    adytum_service (the service, the workers), adytum_auditor (reads proofs, no ciphertext) or adytum_migrator.
+    The first time a superuser or the database's owner runs it, also on an empty database; later, after every `up`, a
+    login that has adytum_migrator may. Everything that is there then belongs to adytum_migrator. The roles cannot log
+    in: make logins of your own and grant them adytum_service (the service, the workers), adytum_auditor (reads proofs,
+    no ciphertext) or adytum_migrator (migrate, grant, backup). Afterwards the real rights are compared with the wanted
+    ones; if they differ, the difference is named, nothing has changed, and the exit status is 1.
     """
-    dsn = _dsn(settings_file)
-    asyncio.run(roles.grant(dsn))
-    say({"roles": list(roles.ROLES), "tables": len(roles.GRANTS)}, facts({"roles": ", ".join(roles.ROLES)}))
+    done = asyncio.run(roles.grant(_dsn(settings_file)))
+    pairs: dict[str, object] = {"roles": ", ".join(roles.ROLES), "tables": len(done.tables)}
+    if done.missing:
+        pairs["not there yet"] = f"{', '.join(done.missing)}: run `adytum migrate up`, then this again"
+    say({"roles": list(roles.ROLES), "tables": len(done.tables), "missing": list(done.missing)}, facts(pairs))
 
 
 def _dsn(settings_file: Path | None) -> str:
@@ -73,10 +79,11 @@ def _dsn(settings_file: Path | None) -> str:
 
 
 def _say(found: migrations.Status) -> None:
-    data = {"current": found.current, "head": found.head, "pending": list(found.pending)}
+    current = found.current or "(empty)"
+    if not found.known:
+        current += " (this program does not know it: the schema is of a newer one; update the program)"
+    shown = ", ".join(found.pending) or ("none" if found.known else "unknown")
     say(
-        data,
-        facts(
-            {"current": found.current or "(empty)", "head": found.head, "pending": ", ".join(found.pending) or "none"}
-        ),
+        {"current": found.current, "known": found.known, "head": found.head, "pending": list(found.pending)},
+        facts({"current": current, "head": found.head, "pending": shown}),
     )

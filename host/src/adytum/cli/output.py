@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 import click
+from alembic.util.exc import CommandError
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
 from adytum.backup.errors import BackupError
 from adytum.client.errors import PendingError, RefusedError, UnreachableError, UntrustedError
@@ -18,6 +21,7 @@ from adytum.releases.errors import ReleaseError
 from adytum.rotation.errors import RotationError
 from adytum.settings import SettingsError
 from adytum.storage.embedded import EmbeddedPostgresError
+from adytum.storage.errors import Fault, StorageError, sqlstate_of
 from adytum_policy.document import QuorumError
 from adytum_verify import AttestationError
 from adytum_wire.errors import AdytumError
@@ -70,6 +74,11 @@ def facts(pairs: Mapping[str, object]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs.items())
 
 
+def could(names: Sequence[str], others: int) -> str:
+    """Who could still approve: by name, and how many whom there was no room to name."""
+    return ", ".join([*names, *([f"{others} others"] if others else [])]) or "nobody left"
+
+
 @contextmanager
 def report_failures(ctx: click.Context) -> Iterator[None]:
     """Turn what may go wrong into one line (or JSON object) and exit status 1."""
@@ -81,8 +90,16 @@ def report_failures(ctx: click.Context) -> Iterator[None]:
         _fail(
             ctx, {"code": "SETTINGS_INVALID", "problems": problems}, "\n".join(["the settings are not usable:", *lines])
         )
+    except StorageError as error:
+        _fail(ctx, _described_fault(error), f"refused: {error}")
     except (AdytumError, AttestationError) as error:
         _fail(ctx, _described(error), _sentence(error))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+        fault = StorageError(Fault.STATEMENT, sqlstate_of(error))  # never the driver's text: it quotes rows
+        _fail(ctx, _described_fault(fault), f"refused: {fault}")
+    except CommandError:
+        fault = StorageError(Fault.MIGRATION)
+        _fail(ctx, _described_fault(fault), f"refused: {fault}")
     except (BackupError, ReleaseError, RotationError) as error:
         _fail(ctx, {"code": error.code.value, "field": error.field, "text": error.code.text}, f"refused: {error}")
     except (SignerError, EmbeddedPostgresError) as error:
@@ -90,6 +107,12 @@ def report_failures(ctx: click.Context) -> Iterator[None]:
     except OSError as error:
         text = f"{error.filename or 'system'}: {error.strerror or type(error).__name__}"
         _fail(ctx, {"code": "SYSTEM", "text": text}, text)
+    except click.ClickException as error:  # click writes for people only
+        if not ctx.meta.get(_JSON, False):
+            raise
+        code = "USAGE" if isinstance(error, click.UsageError) else "FAILED"
+        click.echo(json.dumps({"error": {"code": code, "text": error.format_message()}}))
+        ctx.exit(error.exit_code)
 
 
 def _sentence(error: AdytumError | AttestationError) -> str:
@@ -102,14 +125,18 @@ def _sentence(error: AdytumError | AttestationError) -> str:
         return f"not trusted: {text}"
     if isinstance(error, PendingError):
         people = "; ".join(
-            f"{w.count - len(w.counted)} more of {w.role} ({', '.join(w.missing) or 'nobody left'})"
-            for w in error.wanted
+            f"{w.count - len(w.counted)} more of {w.role} ({could(w.missing, w.others)})" for w in error.wanted
         )
         return f"not yet: request {error.request_id} waits for approvals. Wanted: {people or 'unknown'}"
     if isinstance(error, UnreachableError):
         again = f" It may have been carried out, as request {error.request_id}." if error.request_id else ""
         return f"not answered: {text}{again}"
     return f"refused: {text}"
+
+
+def _described_fault(error: StorageError) -> dict[str, Any]:
+    """Waiting does not mend it, which a program that tries again should know."""
+    return {"code": error.fault.value, "field": error.detail, "text": error.fault.text, "retryable": False}
 
 
 def _described(error: AdytumError | AttestationError) -> dict[str, Any]:

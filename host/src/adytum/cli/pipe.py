@@ -29,7 +29,7 @@ IMDS = ("169.254.169.254", 80)
 )
 @click.option("--dial-anchor", metavar="HOST:PORT", help="The same for the anchor that the manifest names.")
 def pipe(settings_file: Path | None, dial: str | None, dial_anchor: str | None) -> None:
-    """Carry bytes between the enclave and KMS, and to nothing else, until SIGINT or SIGTERM.
+    """Carry bytes between the enclave and KMS, and what else its manifest names, until SIGINT or SIGTERM.
 
     Listens where the enclave dials `tee.vsock.kmsPort` and connects to KMS in the region of `tee.kmsKeyARN`, port 443.
     It sees TLS that ends inside the enclave. It needs no privileges beyond the socket. When the manifest says that the

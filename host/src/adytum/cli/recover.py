@@ -12,21 +12,22 @@ import click
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adytum import recovery
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE, read_settings, settings_option
 from adytum.cli.output import facts, json_option, say, table
-from adytum.cli.secret_files import load_x25519, write_secret
+from adytum.cli.secret_files import load_x25519, sync_folder, write_secret, write_whole
 from adytum.client import hpke
+from adytum.imports.raw_keys import SUFFIX
 from adytum.storage import recovery as stored
 from adytum_policy.x25519 import is_x25519
 from adytum_wire.errors import AdytumError
 from adytum_wire.record import Header, parse_header
 from adytum_wire.recovery import RecoveryEnvelope, parse_recovery
 
-SUFFIX = ".recovery"
 _SEAL_INFO = b"adytum/recovered/v1\0"
 
 
-@click.group()
+@click.group(cls=Group)
 def recover() -> None:
     """Recovery without KMS and without an enclave: what the policy's recovery holders can open together.
 
@@ -57,23 +58,30 @@ async def _export(dsn: str, out: Path, tenant: str) -> tuple[int, int]:
     written = 0
     async with stored.opened(dsn) as database:
         async for key_id, version, envelope in stored.newest(database, tenant):
-            (out / f"{key_id}.{version}{SUFFIX}").write_bytes(envelope)
+            write_whole(out / f"{key_id}.{version}{SUFFIX}", envelope)
             written += 1
+        sync_folder(out)
         return written, await stored.count_without(database, tenant)
 
 
 @recover.command("open")
-@click.option("--envelope", "file", type=FILE, required=True)
+@click.option("--envelope", "file", type=FILE, required=True, help="One that export-envelopes wrote.")
 @click.option("--key", "key_files", type=FILE, multiple=True, required=True, help="A holder's key (PEM); may repeat.")
 @click.option("--recipient", default="", help="X25519 key in hex: the secret is written sealed to it.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where the secret goes.")
 @click.option("--write-the-secret-in-the-clear", "clear", is_flag=True, help="Needed for --out without --recipient.")
+@click.option("--hex", "in_hex", is_flag=True, help="Write the secret in hex, as `adytum keys import` takes a key.")
 @json_option
-def open_one(file: Path, key_files: tuple[Path, ...], recipient: str, out: Path | None, clear: bool) -> None:
+def open_one(
+    file: Path, key_files: tuple[Path, ...], recipient: str, out: Path | None, clear: bool, in_hex: bool
+) -> None:
     """Open one envelope. Without --out nothing secret is shown or written: a drill.
 
     With --recipient the file is HPKE (RFC 9180, X25519, HKDF-SHA256, AES-256-GCM; info "adytum/recovered/v1", a zero
     byte, the key id): 32 bytes of encapsulated key, then the ciphertext.
+
+    A signing key goes back in with `adytum keys import`: write it with --hex beside its envelope, as KEY.hex beside
+    KEY.recovery, which names its algorithm and its public key.
     """
     if out is not None and not recipient and not clear:
         raise click.UsageError(
@@ -85,7 +93,7 @@ def open_one(file: Path, key_files: tuple[Path, ...], recipient: str, out: Path 
     if problem:
         raise click.ClickException(problem)
     if out is not None:
-        _write(out, secret, recipient, header)
+        _write(out, secret.hex().encode() if in_hex else secret, recipient, header)
     found = _described(header, envelope, recovery.is_proven(header, secret))
     say(found | {"written": str(out or "")}, facts(found))
 
@@ -162,6 +170,7 @@ def _described(header: Header, envelope: RecoveryEnvelope, proven: bool | None) 
         "key_id": header.key_id,
         "version": header.version,
         "kind": header.kind.value,
+        "algorithm": header.algorithm.value,
         "public_key": header.public_key,
         "holders": recovery.describe(envelope),
         "opened": words[proven],

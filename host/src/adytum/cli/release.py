@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from adytum.app import anchors_of, endpoint_of, host_clock_ms, read_manifest
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE, ClientOptions, client_options, read_settings, settings_option
 from adytum.cli.output import is_json, json_option, say, table
 from adytum.enclave import EnclaveClient
@@ -44,7 +45,7 @@ _current = click.option("--current-policy", type=FILE, help="The key policy in f
 _out = click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the key policy here.")
 
 
-@click.group()
+@click.group(cls=Group)
 def release() -> None:
     """Let a new image take over from an old one, without a failed request, and prove that the old one is refused.
 
@@ -186,7 +187,7 @@ def canary(ctx: click.Context, settings_file: Path | None) -> None:
 
 @release.command("canary-secret")
 @client_options
-@click.option("--label", "labels", multiple=True, default=("canary",), show_default=True)
+@click.option("--label", "labels", multiple=True, default=("canary",), show_default=True, help="May repeat.")
 @json_option
 def canary_secret(client: ClientOptions, labels: tuple[str, ...]) -> None:
     """Make the secret that the canary asks for: 32 random bytes that protect nothing.

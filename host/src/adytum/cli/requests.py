@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
+from urllib.parse import urlencode
 
 import click
 import msgspec
 from rich.table import Table
 
+from adytum.cli.groups import Group
 from adytum.cli.options import ClientOptions, client_options
-from adytum.cli.output import facts, json_option, say, table
-from adytum.service.requests.shapes import RequestView
+from adytum.cli.output import could, facts, json_option, say, table
+from adytum.service.requests.shapes import RequestPage, RequestView
+from adytum.storage.requests import MAX_PAGE
 from adytum.storage.schema import REQUEST_STATES
 from adytum_wire import limits
 from adytum_wire.results import SignResult
 
 
-@click.group()
+@click.group(cls=Group)
 def requests() -> None:
-    """Requests, and whether they wait for approvals. Lists are the host's word."""
+    """Requests: whether they wait for approvals, and what came of them. Lists are the host's word."""
 
 
 @requests.command("list")
 @client_options
-@click.option("--state", type=click.Choice(["", *REQUEST_STATES]), default="", help="Only those in this state.")
+@click.option("--after", default="", help="Go on after this request id.")
+@click.option("--limit", type=click.IntRange(1, MAX_PAGE), default=100, show_default=True, help="Requests a page.")
+@click.option("--state", type=click.Choice(REQUEST_STATES), default=None, help="Only those in this state.")
 @json_option
-def list_requests(client: ClientOptions, state: str) -> None:
-    """List a tenant's requests."""
-    show_list(client, state)
+def list_requests(client: ClientOptions, after: str, limit: int, state: str | None) -> None:
+    """List a tenant's requests in order of their ids, a page at a time."""
+    asked = {"tenant": client.tenant, "state": state or "", "after": after, "limit": str(limit)}
+    with open_reader(client) as adytum:
+        came = adytum.get("/v1/requests?" + urlencode(asked))
+    page = msgspec.json.decode(msgspec.json.encode(came), type=RequestPage)
+    more = [f"more: --after {page.next_after}"] if page.next_after else []
+    say({"requests": list(map(as_json, page.requests)), "next_after": page.next_after}, listed(page.requests), *more)
 
 
 @requests.command()
@@ -37,7 +48,7 @@ def list_requests(client: ClientOptions, state: str) -> None:
 @click.option("--wait", type=click.IntRange(0, 3600), default=0, help="Seconds to wait for its end.")
 @json_option
 def show(client: ClientOptions, request_id: str, wait: int) -> None:
-    """Show how a request stands."""
+    """Show how a request stands, and who approved it."""
     with open_reader(client) as adytum:
         view = adytum.requests.settled(request_id, timeout_s=wait)
     say(as_json(view), facts(standing(view)), *votes(view))
@@ -89,14 +100,16 @@ def show_list(client: ClientOptions, state: str) -> None:
     """All requests in `state`, as a table."""
     with open_reader(client) as adytum:
         found = adytum.requests.list(state)
+    say({"requests": [as_json(view) for view in found]}, listed(found))
+
+
+def listed(views: Sequence[RequestView]) -> Table:
+    """A line each, for people."""
     rows = [
         (view.request_id, view.operation, view.state, view.initiator, missing(view), _when(view.expires_at))
-        for view in found
+        for view in views
     ]
-    say(
-        {"requests": [as_json(view) for view in found]},
-        table("REQUEST", "OPERATION", "STATE", "BY", "WANTED", "UNTIL", rows=rows),
-    )
+    return table("REQUEST", "OPERATION", "STATE", "BY", "WANTED", "UNTIL", rows=rows)
 
 
 def as_json(view: RequestView) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def as_json(view: RequestView) -> dict[str, Any]:
 def missing(view: RequestView) -> str:
     """What is still wanted, in a few words."""
     return "; ".join(
-        f"{wanted.count - len(wanted.counted)} more of {wanted.role} ({', '.join(wanted.missing) or 'nobody left'})"
+        f"{wanted.count - len(wanted.counted)} more of {wanted.role} ({could(wanted.missing, wanted.others)})"
         for wanted in view.wanted
     )
 

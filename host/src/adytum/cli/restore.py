@@ -13,21 +13,25 @@ from adytum.app import anchors_of
 from adytum.backup import drill as drills
 from adytum.backup.chains import Trust
 from adytum.backup.drill import Opened
+from adytum.backup.errors import BackupError
 from adytum.backup.manifest import MANIFEST, read
 from adytum.backup.restore import Report
 from adytum.backup.restore import check as look
 from adytum.backup.restore import restore as bring
 from adytum.cli.backup import pg_bin_option
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE, read_settings, settings_option
 from adytum.cli.output import facts, json_option, say, table
+from adytum.client.signers import SignerError
 from adytum.settings import Settings
-from adytum_verify import AllowList
+from adytum_verify import AllowList, AttestationError
 from adytum_verify.commands import UsageError, held_checkpoints
+from adytum_wire.errors import AdytumError
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-class _Restore(click.Group):
+class _Restore(Group):
     """`adytum restore DIR` is `adytum restore run DIR`."""
 
     def resolve_command(
@@ -40,12 +44,12 @@ class _Restore(click.Group):
 
 @click.group(cls=_Restore)
 def restore() -> None:
-    """Restore a backup, and say what is missing.
+    """Restore a backup, check that it is whole, and name what is missing.
 
     \b
-      adytum restore DIR --into DSN -c adytum.yaml              restore and check
-      adytum restore DIR --into DSN -c drill.yaml --drill       and open a sample in an enclave of its own
-      adytum restore check -c adytum.yaml --checkpoints FILE    look at a database that is there
+      adytum restore DIR --into DSN -c adytum.yaml            restore and check
+      adytum restore DIR --into DSN -c drill.yaml --drill     and open a sample in another enclave
+      adytum restore check -c adytum.yaml --checkpoints FILE  look at a database that is there
 
     Exit status: 0 whole, 1 refused, or something is missing (it is named), 2 wrong usage.
     """
@@ -92,23 +96,29 @@ def run(
 
     With --drill a service of its own runs on the restored database, with the enclave of the settings, and a random
     sample of records is resealed: that writes, so restore into a scratch database, and never name an enclave that
-    serves production.
+    serves production. Whether there is such an enclave is looked at first. When the drill itself cannot be held, what
+    the restore found is reported nevertheless.
     """
     settings = read_settings(settings_file)
 
-    async def work() -> tuple[Report, list[Opened]]:
+    async def work() -> tuple[Report, list[Opened], Exception | None]:
+        if drilled:
+            await drills.require_ready(settings, signer_file, boots=read(source / MANIFEST).boots)
         report, manifest = await bring(source, dsn, trust=_trust(settings, pcrs), pg_bin=pg_bin, jobs=jobs)
         if not drilled:
-            return report, []
-        with report.phase("drill"):
-            async with (
-                drills.service_on(settings, dsn) as url,
-                drills.clients(settings, url, signer_file) as client_for,
-            ):
-                return report, await drills.drill(dsn, client_for, boots=manifest.boots, sample=sample)
+            return report, [], None
+        try:
+            with report.phase("drill"):
+                async with (
+                    drills.service_on(settings, dsn) as url,
+                    drills.clients(settings, url, signer_file) as client_for,
+                ):
+                    return report, await drills.drill(dsn, client_for, boots=manifest.boots, sample=sample), None
+        except (AdytumError, AttestationError, BackupError, SignerError, OSError) as error:
+            return report, [], error
 
-    report, opened = asyncio.run(work())
-    _conclude(ctx, report, opened, drilled=drilled)
+    report, opened, failure = asyncio.run(work())
+    _conclude(ctx, report, opened, drilled=drilled, failure=failure)
 
 
 @restore.command("drill")
@@ -223,7 +233,10 @@ def _drill(opened: Sequence[Opened]) -> dict[str, Any]:
     return {"sampled": len(opened), "opened": len(opened) - len(failed), "records": [one.shown() for one in opened]}
 
 
-def _conclude(ctx: click.Context, report: Report, opened: Sequence[Opened], *, drilled: bool) -> None:
+def _conclude(
+    ctx: click.Context, report: Report, opened: Sequence[Opened], *, drilled: bool, failure: Exception | None = None
+) -> None:
+    """`failure`: why no drill was held."""
     shown = report.shown()
     pairs = {
         "schema": report.revision,
@@ -238,6 +251,11 @@ def _conclude(ctx: click.Context, report: Report, opened: Sequence[Opened], *, d
         rows = [(f.lack.value, f.subject, f.count, f.expected, f.found, f.detail) for f in report.findings]
         lines.append(table("missing or wrong", "of", "count", "expected", "found", "", rows=rows))
     lines.append("WHOLE" if not report.findings else "NOT WHOLE")
+    if failure is not None:
+        code = getattr(failure, "code", None)
+        shown["drill"] = {"error": {"code": getattr(code, "value", "SYSTEM"), "text": str(failure)}}
+        say(shown, *lines, f"NO DRILL: {failure or type(failure).__name__}")
+        ctx.exit(1)
     if drilled:
         shown["drill"] = _drill(opened)
         _say_drill(ctx, shown, opened, *lines, failed=bool(report.findings))

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from adytum.app import host_clock_ms, read_manifest
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE, read_settings, settings_option
 from adytum.cli.output import facts, json_option, say, table
 from adytum.rotation import finish as finishing
@@ -39,7 +40,7 @@ _key = click.option(
 _url = click.option("--url", default="", help="The service; default: rotation.url.")
 
 
-@click.group()
+@click.group(cls=Group)
 def rotate() -> None:
     """Seal every record again under fresh data keys, gradually, while the service signs.
 
@@ -96,8 +97,24 @@ def start(
     if workers is None:
         say(_shown(begun), f"Job {begun.id}: {begun.total} records. Run `adytum rotate worker` on any host.")
         return
-    asyncio.run(_run_workers(workers, settings_file))
-    ended = _run(settings, lambda database: progress.read(database, begun.id))
+    click.echo(f"Job {begun.id}: {begun.total} records.", err=True)
+    processes = workers
+
+    async def work(database: Database) -> Progress:
+        """Until the workers have ended: with the job, or because it is paused."""
+        watching = asyncio.create_task(_watch(database, begun.id))
+        try:
+            await _run_workers(processes, settings_file)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        return await progress.read(database, begun.id)
+
+    try:
+        ended = _run(settings, work)
+    except KeyboardInterrupt:
+        click.echo(f"The workers have stopped; job {begun.id} goes on as soon as others run.", err=True)
+        raise
     say(_shown(ended), _facts(ended))
     _fail_unless_complete(ended)
 
@@ -222,7 +239,13 @@ def finish_job(settings_file: Path | None, job_id: str, signer_file: Path | None
 @_key
 @_url
 @click.option("--until-done", is_flag=True, help="End when no job runs any more.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    default="info",
+    show_default=True,
+    help="How much is written to standard error.",
+)
 def worker(settings_file: Path | None, signer_file: Path | None, url: str, until_done: bool, log_level: str) -> None:
     """Work on the jobs that run, until SIGINT or SIGTERM. Start as many as you like, on any host."""
     settings = read_settings(settings_file)

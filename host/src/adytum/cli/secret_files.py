@@ -1,4 +1,4 @@
-"""Reading X25519 private keys, and writing secrets where only their owner reads them."""
+"""Reading X25519 private keys, and writing files: secrets where only their owner reads them, others whole or not."""
 
 from __future__ import annotations
 
@@ -34,3 +34,29 @@ def write_secret(path: Path, secret: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` at `path` and on the disk; whoever looks sees what was there before, or all of it. Errors: OSError,
+    and what was there before is unchanged."""
+    half = path.with_name(path.name + ".tmp")
+    try:
+        with half.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk. Errors: OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -18,7 +18,13 @@ from adytum.settings import Settings
 @click.command()
 @settings_option
 @click.option("--migrate", is_flag=True, help="Bring the database schema forward first.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    default="info",
+    show_default=True,
+    help="How much is written to standard error.",
+)
 def serve(settings_file: Path | None, migrate: bool, log_level: str) -> None:
     """Run the host service.
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from adytum.cli.groups import Group
 from adytum.cli.options import ClientOptions, client_options
 from adytum.cli.output import facts, json_option, say
 from adytum.client.checks import Answer
@@ -17,9 +18,10 @@ from adytum_wire import limits
 from adytum_wire.results import SignResult
 
 
-@click.group()
+@click.group(cls=Group)
 def sign() -> None:
-    """Sign with a key in the enclave. The answer is verified (receipt, signature, content) before it is shown."""
+    """Sign transactions with a key in the enclave. The answer is verified (receipt, signature, content) before you
+    see it."""
 
 
 @sign.command()
@@ -44,7 +46,13 @@ def ethereum(client: ClientOptions, key_id: str, unsigned: str, path: str, reque
 @click.argument("key_id")
 @click.argument("psbt")
 @click.option("--taproot", is_flag=True, help="Sign the P2TR inputs (BIP-340), not the others.")
-@click.option("--network", type=click.Choice(["mainnet", "testnet", "regtest"]), default="mainnet", show_default=True)
+@click.option(
+    "--network",
+    type=click.Choice(["mainnet", "testnet", "regtest"]),
+    default="mainnet",
+    show_default=True,
+    help="The chain that addresses are of.",
+)
 @click.option("--path", default="", help="For a seed: the account, as in m/84'/0'/0'.")
 @click.option("--request-id", default="", help="A name of your own for the request; never used before.")
 @json_option
@@ -57,7 +65,7 @@ def bitcoin(
     path: str,
     request_id: str,
 ) -> None:
-    """Sign a Bitcoin transaction.
+    """Sign the inputs of a Bitcoin transaction (PSBT) that are the key's.
 
     PSBT is base64, version 0 or 2; "-" reads it from standard input. Every input must be the key's own, or with --path
     lie where the PSBT says; the enclave derives each key and compares.

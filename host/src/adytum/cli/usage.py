@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from adytum.cli.anchor import render_anchor_policies, seal_anchor
+from adytum.cli.groups import Group
 from adytum.cli.options import FILE, ClientOptions, client_options
 from adytum.cli.output import facts, json_option, say, table
 from adytum.client.signers import load_signer
@@ -17,9 +18,10 @@ from adytum_wire.manifest import parse_manifest
 from adytum_wire.pae import USAGE_RESET
 
 
-@click.group()
+@click.group(cls=Group)
 def usage() -> None:
-    """Limits: what is used of them, and how admins open them after a start that knows nothing of before."""
+    """Limits: what is used of them, how admins open them after a start that knows nothing of before, and the access of
+    the anchor that keeps the count."""
 
 
 @usage.command()

@@ -24,6 +24,7 @@ from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedRece
 from adytum_verify.receipts import read_envelope, read_receipt
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.pae import REQUEST, pae
+from adytum_wire.receipts import Receipt
 from adytum_wire.requests import (
     AnyStamp,
     BitcoinPsbt,
@@ -60,7 +61,7 @@ from adytum_wire.requests import (
 )
 from adytum_wire.results import ExportResult, OpenSessionResult, UnsealResult
 from adytum_wire.strict_json import encode
-from adytum_wire.types import Algorithm, SigningScheme, derive_key_id
+from adytum_wire.types import Algorithm, RecordKind, SigningScheme, derive_key_id
 
 Network = Literal["mainnet", "testnet", "regtest"]
 
@@ -167,7 +168,7 @@ class Conversation:
         self, algorithm: Algorithm, secret: bytes, public_key: bytes, labels: Sequence[str], request_id: str
     ) -> Steps[Answer]:
         base = self._base(request_id)
-        sealed = yield from self._seal_to_enclave(secret, base["request_id"])
+        sealed = yield from self._seal_to_enclave("import_key", secret, base["request_id"])
         body = ImportKey(**base, algorithm=algorithm, labels=list(labels), public_key=public_key.hex(), sealed=sealed)
         return (yield from self._send(body))
 
@@ -221,13 +222,13 @@ class Conversation:
 
     def seal(self, secret: bytes, labels: Sequence[str], request_id: str) -> Steps[Answer]:
         base = self._base(request_id)
-        sealed = yield from self._seal_to_enclave(secret, base["request_id"])
+        sealed = yield from self._seal_to_enclave("seal", secret, base["request_id"])
         return (yield from self._send(Seal(**base, labels=list(labels), sealed=sealed)))
 
     def seal_anchor(self, access_key_id: str, secret: bytes, labels: Sequence[str], request_id: str) -> Steps[Answer]:
         base = self._base(request_id)
         plaintext = b'{"access_key_id":"%s","secret_access_key":"%s"}' % (access_key_id.encode(), secret)
-        sealed = yield from self._seal_to_enclave(plaintext, base["request_id"])
+        sealed = yield from self._seal_to_enclave("seal_anchor", plaintext, base["request_id"])
         return (yield from self._send(SealAnchor(**base, labels=list(labels), sealed=sealed)))
 
     def unseal(self, key_id: str, recipient: X25519PrivateKey, request_id: str) -> Steps[Unsealed]:
@@ -238,7 +239,8 @@ class Conversation:
             raise UntrustedError(Code.RECEIPT_INVALID, "result.operation")
         enc, ciphertext = bytes.fromhex(answer.result.enc), bytes.fromhex(answer.result.ciphertext)
         try:
-            secret = hpke.unseal(recipient, enc, ciphertext, info=unseal_info(self.tenant, base["request_id"]))
+            info = unseal_info("unseal", self.tenant, base["request_id"], key_id, RecordKind.SECRET)
+            secret = hpke.unseal(recipient, enc, ciphertext, info=info)
         except ValueError:
             raise UntrustedError(Code.RECEIPT_INVALID, "result.ciphertext") from None
         return Unsealed(secret=secret, answer=answer)
@@ -247,7 +249,7 @@ class Conversation:
         self, kind: FileFormat, password: bytes, file: bytes, labels: Sequence[str], expected: str, request_id: str
     ) -> Steps[Answer]:
         base = self._base(request_id)
-        sealed = yield from self._seal_to_enclave(pack_file(password, file), base["request_id"])
+        sealed = yield from self._seal_to_enclave("import_file", pack_file(password, file), base["request_id"])
         body = ImportFile(
             **base,
             format=kind,
@@ -263,16 +265,16 @@ class Conversation:
             raise UntrustedError(Code.RECEIPT_INVALID, "result.recipient")
         return answer
 
-    def made_before(self, request_id: str) -> Steps[str]:
-        """The id of the key that this request made, proven by its receipt, or "" when the host knows of none."""
+    def made_before(self, request_id: str) -> Steps[Receipt | None]:
+        """The verified receipt of this request, which made a key, or None when the host knows of none."""
         try:
             found = yield from self.get(f"/v1/requests/{self.tenant}/{request_id}")
         except RefusedError as error:
             if error.code is Code.NOT_FOUND:
-                return ""
+                return None
             raise
         if found.get("state") != "done":
-            return ""
+            return None
         receipt = msgspec.json.encode(found.get("receipt"))
         key = yield from self.receipt_key(receipt)
         try:
@@ -282,7 +284,7 @@ class Conversation:
         key_id = derive_key_id(self.tenant, request_id)
         if (said.tenant, said.request_id, said.decision, said.key_id) != (self.tenant, request_id, "allow", key_id):
             raise UntrustedError(Code.RECEIPT_INVALID, "receipt.request")
-        return key_id
+        return said
 
     def reseal(self, key_id: str, request_id: str) -> Steps[Answer]:
         return self._send(Reseal(**self._base(request_id), key_id=key_id))
@@ -305,7 +307,7 @@ class Conversation:
     def open_session(self, ttl_ms: int, request_id: str) -> Steps[Answer]:
         base = self._base(request_id)
         key = self._random_bytes(32)
-        sealed = yield from self._seal_to_enclave(key, base["request_id"])
+        sealed = yield from self._seal_to_enclave("open_session", key, base["request_id"])
         body = OpenSession(**base, sealed=sealed, expires_at=self._now_ms() + ttl_ms)
         answer = yield from self._send(body)
         if not isinstance(answer.result, OpenSessionResult) or answer.result.expires_at != body.expires_at:
@@ -353,11 +355,13 @@ class Conversation:
             "issued_at": self._now_ms(),
         }
 
-    def _seal_to_enclave(self, secret: bytes, request_id: str) -> Steps[Sealed]:
-        """To the HPKE key of the enclave that serves now: its attestation is verified before a byte is sealed."""
+    def _seal_to_enclave(self, operation: str, secret: bytes, request_id: str) -> Steps[Sealed]:
+        """To the HPKE key of the enclave that serves now: its attestation is verified before a byte is sealed. For this
+        operation under our key's stamp, or that of a session it opened, and for nobody else's."""
         enclave = yield from self.trust.attest()
         hpke_key = bytes.fromhex(enclave.binding.hpke_key)
-        enc, ciphertext = hpke.seal(hpke_key, secret, info=import_info(self.tenant, request_id))
+        info = import_info(operation, self.tenant, request_id, self._signer.scheme, self._signer.public_key)
+        enc, ciphertext = hpke.seal(hpke_key, secret, info=info)
         return Sealed(enc=enc.hex(), ciphertext=ciphertext.hex())
 
     def repeat(self, raw: bytes) -> Steps[Answer]:

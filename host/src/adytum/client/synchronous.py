@@ -22,6 +22,7 @@ from adytum.client.signers import Signer
 from adytum.client.steps import Call, Came, Pause, Retries, Steps, unbounded
 from adytum_verify import AWS_ANCHOR, AllowList, Anchor, PcrPolicy, VerifiedEnclave
 from adytum_wire.errors import AdytumError
+from adytum_wire.receipts import Receipt
 from adytum_wire.requests import Content
 from adytum_wire.types import Algorithm, SigningScheme
 
@@ -186,8 +187,8 @@ class Adytum:
         opens it with `adytum.client.imports.open_export`."""
         return self._run(self._talk.export(key_id, recipient, request_id))
 
-    def made_before(self, request_id: str) -> str:
-        """The id of the key that this request made, as its receipt proves, or ""."""
+    def made_before(self, request_id: str) -> Receipt | None:
+        """The verified receipt of this request, which made a key, or None when the host knows of none."""
         return self._run(self._talk.made_before(request_id))
 
     def reseal(self, key_id: str, *, request_id: str = "") -> Answer:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from adytum_policy.content import decode_content
+from adytum_policy.content import Decoded, decode_content
 from adytum_policy.decide import Decision, decide
 from adytum_policy.document import Policy
-from adytum_policy.facts import ContentFacts
 from adytum_policy.rules import Subject
+from adytum_policy.subject import ALGORITHMS
 from adytum_policy.usage import Charge
 from adytum_policy.votes import Vote
 from adytum_wire.errors import AdytumError, Code
@@ -122,22 +122,26 @@ def subject_of(policy: Policy, record: Recorded, body: Body) -> Subject:
         labels, algorithm = [], Algorithm.NONE
     if labels is None or algorithm is None:
         raise _UnknownError(f"labels or algorithm of {getattr(body, 'key_id', 'the key')} are not known")
+    if isinstance(body, Sign | DeriveKey) and body.path:  # what is derived from a seed has an algorithm
+        algorithm = body.algorithm if isinstance(body, DeriveKey) else ALGORITHMS[body.scheme]
+    content = _content(body, record.public_key) if isinstance(body, Sign) else None
     return Subject(
         operation=operation_of(body),
         principal_id=record.principal,
         roles=frozenset(roles[record.principal]),
         algorithm=algorithm,
         labels=labels,
-        facts=_facts(body, record.public_key) if isinstance(body, Sign) else None,
+        facts=None if content is None else content.facts,
         path=body.path if isinstance(body, Sign | DeriveKey) else "",
+        signing_paths=frozenset() if content is None else content.signing_paths,
         key_id=getattr(body, "key_id", ""),
     )
 
 
-def _facts(body: Sign, public_key: str) -> ContentFacts | None:
-    if isinstance(body.content, BitcoinPsbt) and (not public_key or body.path):
+def _content(body: Sign, public_key: str) -> Decoded:
+    if isinstance(body.content, BitcoinPsbt) and not public_key and not body.path:
         raise _UnknownError("a PSBT is decoded for the public key that signs it")
-    return decode_content(body.content, SigningScheme(body.scheme), bytes.fromhex(public_key)).facts
+    return decode_content(body.content, SigningScheme(body.scheme), bytes.fromhex(public_key), body.path)
 
 
 def _votes(policy: Policy, record: Recorded, now_ms: int) -> list[Vote]:

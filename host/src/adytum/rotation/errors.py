@@ -33,7 +33,7 @@ _TEXTS = {
     RotationCode.MANIFEST: "The manifest is not set, or does not know the tenant.",
     RotationCode.SELECTION: "The selection names records that a reseal would leave as they are.",
     RotationCode.FLOOR: "The policy in force still allows the old records: publish one with a higher min_generation.",
-    RotationCode.LEFT: "Records are left that the policy in force refuses: rotate them first.",
+    RotationCode.LEFT: "Records are left that are not as the policy in force would seal them: rotate them first.",
     RotationCode.STATEMENT: "The enclave's statement does not say what the job was for.",
 }
 

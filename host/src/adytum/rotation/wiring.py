@@ -21,6 +21,7 @@ from adytum.rotation.plan import Target
 from adytum.rotation.queue import Queue
 from adytum.rotation.worker import Worker
 from adytum.settings import Settings
+from adytum.storage import migrate
 from adytum.storage.database import Database
 from adytum_verify import AllowList
 from adytum_wire.manifest import manifest_hash, parse_manifest
@@ -113,4 +114,5 @@ def open_database(settings: Settings) -> Database:
         connect_timeout=given.connectTimeoutSeconds,
         statement_timeout=max(30.0, given.statementTimeoutSeconds),
         lock_timeout=given.lockTimeoutSeconds,
+        revisions=migrate.revisions(),
     )

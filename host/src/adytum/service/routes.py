@@ -228,6 +228,7 @@ async def _put_policy(parts: Parts, request: Request) -> Answer:
     """The enclave decides whether the quorum signed it; only what it took is stored."""
     tenant = _checked(request.path_params["tenant"], _TENANT, "tenant")
     envelope = await read_body(request.scope, request.receive, MAX_POLICY_ENVELOPE)
+    parts.database.require()
     parts.pool.require()
     reply = await parts.pool.put_policy(tenant, envelope, timeout_s=parts.timeout_s)
     await reads.put_policy(parts.database, tenant, reply.version, envelope, reply.digest)
@@ -257,6 +258,7 @@ async def _reset_usage(parts: Parts, request: Request) -> Answer:
     """Hand an admin quorum's reset to the enclave whose boot it names; the enclave decides."""
     tenant = _checked(request.path_params["tenant"], _TENANT, "tenant")
     envelope = await read_body(request.scope, request.receive, MAX_POLICY_ENVELOPE)
+    parts.database.require()
     parts.pool.require()
     payload, _ = dsse.parse(envelope, USAGE_RESET, limit=MAX_POLICY_ENVELOPE, code=Code.USAGE_INVALID)
     reset = parse_usage_reset(payload)
@@ -271,7 +273,7 @@ async def _reset_usage(parts: Parts, request: Request) -> Answer:
 
 async def _health(parts: Parts, _request: Request) -> Answer:
     """200 when sensitive operations can be served, 503 with the reasons when not."""
-    database = await parts.database.is_up()
+    database_problem = await parts.database.problem()
     serving = parts.pool.serving()
     members = [
         {
@@ -286,11 +288,12 @@ async def _health(parts: Parts, _request: Request) -> Answer:
     first = parts.pool.lead()
     health, proof = first.supervisor.health, first.gate.proof
     audit = parts.audit()
-    ready = database and not audit and bool(serving)
+    ready = not database_problem and not audit and bool(serving)
     return answer.json_answer(
         {
             "ready": ready,
-            "database": "up" if database else "down",
+            "database": "down" if database_problem else "up",
+            "database_problem": database_problem,
             "audit": audit or "up",
             "gate": {"open": proof is not None, "reason": first.gate.reason},
             "enclave": None if health is None else health,

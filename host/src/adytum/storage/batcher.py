@@ -4,11 +4,13 @@ Order inside the transaction: requests first, because their primary key decides 
 approvals gives its place to the enclave's final word, which also counts when the host had given the request up); then
 keys and envelopes of the winners only; then every receipt, since each decision happened. If the transaction fails,
 every waiter gets AUDIT_UNAVAILABLE, nothing was stored, and no answer leaves the host. If one row of many is at fault
-(not the database), the batch is written again one by one, so that it fails alone.
+(not the database), the batch is written again one by one, so that it fails alone. A deleted key stays deleted: a record
+of it that comes later is dropped, and a shred waits for those who write one now.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,6 +25,8 @@ from adytum_policy.content import address_of
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header
 from adytum_wire.types import Algorithm, RecordKind
+
+log = logging.getLogger("adytum.storage")
 
 MAX_BATCH = 256
 _REMEMBERED_S = 10.0
@@ -68,18 +72,26 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json
             $9::bigint[]) AS q(key_id, tenant, public_key, algorithm, kind, labels, status, address, due)
 ON CONFLICT (key_id) DO UPDATE SET
     updated_at = now(), status = excluded.status, deletion_date = excluded.deletion_date
+WHERE keys.status <> 'deleted'
 """
+# A deleted key gets no record again, whoever made one in the meantime: `_KEYS` locks its row, and this reads it then.
 _ENVELOPES = """
 INSERT INTO key_envelopes (key_id, node_id, version, kind, header, ciphertext_blob, data_key_ciphertext, kms_key_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[])
+SELECT q.* FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
+                       $8::text[]) AS q(key_id, node_id, version, kind, header, blob, data_key, kms_key)
+JOIN keys k ON k.key_id = q.key_id AND k.status <> 'deleted'
 ON CONFLICT DO NOTHING RETURNING key_id, node_id, version, ciphertext_blob
 """
+# As a statement of its own before `_SHRED`, so that the latter sees what others were writing until now: a statement
+# sees nothing that was committed after it began, also when it had to wait for it. In one order, against deadlocks.
+_LOCK = "SELECT 1 FROM keys WHERE key_id = ANY($1::text[]) ORDER BY key_id FOR UPDATE"
 # Crypto-shredding: the sealed record is all there is of a key, so without it the key is gone.
 _SHRED = """
 WITH gone AS (DELETE FROM key_envelopes WHERE key_id = ANY($1::text[])),
      also AS (DELETE FROM recovery_envelopes WHERE key_id = ANY($1::text[]))
 UPDATE keys SET status = 'deleted', updated_at = now() WHERE key_id = ANY($1::text[])
 """
+_ANY_DELETED = "SELECT EXISTS (SELECT 1 FROM keys WHERE key_id = ANY($1::text[]) AND status = 'deleted')"
 _RECOVERY = """
 INSERT INTO recovery_envelopes (key_id, node_id, version, envelope)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) ON CONFLICT DO NOTHING
@@ -87,7 +99,12 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) ON CONFL
 
 
 class _LostError(Exception):
-    """A record of the batch has a version number that is taken: another request has made that version first."""
+    """A record of the batch cannot be stored: its version number is taken (another request has made that version
+    first), or its key was deleted in the meantime."""
+
+    def __init__(self, is_deleted: bool) -> None:
+        super().__init__()
+        self.is_deleted = is_deleted
 
 
 class AuditBatcher:
@@ -108,6 +125,7 @@ class AuditBatcher:
         request had stored before (None when it has no request row).
 
         Errors: RECORD_ROLLBACK (another request made this version of the record; the receipt is durable),
+        KEY_STATE (the record's key was deleted in the meantime; the record is dropped, the receipt is durable),
         AUDIT_UNAVAILABLE (nothing stored), REQUEST_CONFLICT (the id is stored with another body; the receipt
         is durable), RECEIPT_INVALID (another receipt has this number: the chain forked).
         """
@@ -137,20 +155,27 @@ class AuditBatcher:
             written = await self._write(outcomes)
             self._failed_s = None
             return written
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
-            if len(outcomes) == 1:
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, OverflowError) as error:
+            if len(outcomes) == 1:  # about this row: others can be written
+                _warn(outcomes[0], error)
                 return [AdytumError(Code.AUDIT_UNAVAILABLE)]
-        except _LostError:
+        except _LostError as lost:
             if len(outcomes) == 1:
-                # The enclave said yes to both, as it must: it had not seen the other's record. One version stands; the
-                # other request is told so, and keeps its receipt.
-                await self._flush([Outcome(receipt=outcomes[0].receipt)])
+                # The enclave said yes to both, as it must: it had not seen the other's record. One stands, or the
+                # key's deletion; the other request is told so, and keeps its receipt.
+                kept = (await self._flush([Outcome(receipt=outcomes[0].receipt)]))[0]
+                if isinstance(kept, BaseException):
+                    return [kept]
+                if lost.is_deleted:
+                    return [AdytumError(Code.KEY_STATE, "$.state")]
                 return [AdytumError(Code.RECORD_ROLLBACK, "$.version")]
         except AdytumError as error:
             self._failed_s = self._clock_s()
-            return [AdytumError(error.code, retry_after_ms=error.retry_after_ms) for _ in outcomes]
-        except (asyncpg.PostgresError, ValueError, OverflowError):
-            if len(outcomes) == 1:
+            return [AdytumError(error.code, error.field, retry_after_ms=error.retry_after_ms) for _ in outcomes]
+        except asyncpg.PostgresError as error:
+            if len(outcomes) == 1:  # nothing that one row could be guilty of
+                _warn(outcomes[0], error)
+                self._failed_s = self._clock_s()
                 return [AdytumError(Code.AUDIT_UNAVAILABLE)]
         results: list[RequestRow | BaseException | None] = []
         for outcome in outcomes:
@@ -174,6 +199,9 @@ class AuditBatcher:
                 if outcome.record is not None
                 and (outcome.request is None or stored[_id(outcome.request)] is outcome.request)
             ]
+            shredded = sorted({outcome.shredded for outcome in outcomes if outcome.shredded})
+            if shredded:
+                await connection.execute(_LOCK, sorted({*shredded, *(row.header.key_id for row in winners)}))
             if winners:
                 await _insert_records(connection, winners)
             waiting = [
@@ -185,12 +213,17 @@ class AuditBatcher:
             ]
             if waiting:
                 await _insert_pending(connection, waiting)
-            shredded = [outcome.shredded for outcome in outcomes if outcome.shredded]
             if shredded:
                 await connection.execute(_SHRED, shredded)
             hashes = await _insert_receipts(connection, receipts)
             await keep_newest(connection, [outcome.usage for outcome in outcomes if outcome.usage is not None])
         return [_result(outcome, stored, hashes) for outcome in outcomes]
+
+
+def _warn(outcome: Outcome, error: Exception) -> None:
+    """Without the driver's message: it may quote the row."""
+    receipt, what = outcome.receipt, getattr(error, "sqlstate", None) or type(error).__name__
+    log.error("an answer could not be written: chain=%s sequence=%d error=%s", receipt.chain, receipt.sequence, what)
 
 
 def _address(header: Header) -> str:
@@ -296,7 +329,8 @@ async def _insert_receipts(
 
 
 async def _insert_records(connection: asyncpg.Connection, rows: Sequence[RecordRow]) -> None:
-    headers = list({row.header.key_id: row.header for row in rows}.values())
+    by_key = {row.header.key_id: row.header for row in rows}
+    headers = [by_key[key_id] for key_id in sorted(by_key)]  # in one order, so that two writers cannot block each other
     await connection.execute(
         _KEYS,
         [h.key_id for h in headers],
@@ -325,7 +359,8 @@ async def _insert_records(connection: asyncpg.Connection, rows: Sequence[RecordR
         stand.get((row.header.key_id, row.header.node_id, row.header.version)) != to_base64(row.record.ciphertext_blob)
         for row in rows
     ):
-        raise _LostError
+        deleted = await connection.fetchval(_ANY_DELETED, [h.key_id for h in headers])
+        raise _LostError(bool(deleted))
     recoverable = [row for row in rows if row.recovery]
     if recoverable:
         await connection.execute(

@@ -2,23 +2,33 @@
 
 Opening is lazy and retried by use: a host whose PostgreSQL is away answers STORAGE_UNAVAILABLE and works again when it
 is back, without a restart.
+
+With `revisions` a connection is handed out only while the schema is at the last of them: each new connection is asked
+for it, and `check` (run by `watch`, and by /v1/health) asks again and drops the pool when it has changed underneath.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 
 import asyncpg
 
-from adytum.storage.errors import typed
+from adytum.storage.errors import Fault, StorageError, connecting, typed
 from adytum_wire.errors import AdytumError, Code
+
+log = logging.getLogger("adytum.database")
+
+CHECK_S: Final = 5.0
+_SCHEMA: Final = (Fault.SCHEMA_MISSING, Fault.SCHEMA_OLDER, Fault.SCHEMA_UNKNOWN)
 
 
 class Database:
-    """`pool_size`: most connections. Timeouts in seconds. Close it with `close`."""
+    """`pool_size`: most connections. Timeouts in seconds. `revisions`: those of the schema that the program knows,
+    oldest first; it works at the last one only (none: at any). Close it with `close`."""
 
     def __init__(
         self,
@@ -28,8 +38,11 @@ class Database:
         connect_timeout: float = 5,
         statement_timeout: float = 5,
         lock_timeout: float = 3,
+        revisions: Sequence[str] = (),
     ) -> None:
         self._dsn = dsn
+        self._revisions = tuple(revisions)
+        self._misfit: StorageError | None = None
         self._size = pool_size
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
@@ -48,17 +61,15 @@ class Database:
         off."""
         with typed(code):
             pool = await self._open()
-            connection = await self._acquire(pool)
+            connection = await self._acquire(pool, code)
             try:
                 yield connection
             finally:
                 await pool.release(connection)
 
-    async def _acquire(self, pool: asyncpg.Pool) -> asyncpg.Connection:
-        try:
+    async def _acquire(self, pool: asyncpg.Pool, code: Code) -> asyncpg.Connection:
+        with connecting(self._dsn, code):
             return await pool.acquire(timeout=self._connect_timeout)
-        except asyncpg.PostgresError as error:  # whatever the server says to a newcomer, it is not there for us
-            raise ConnectionError from error
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """All rows. Errors: STORAGE_UNAVAILABLE."""
@@ -71,13 +82,59 @@ class Database:
         async with self.connection() as connection:
             await connection.execute(query, *arguments)
 
-    async def is_up(self) -> bool:
-        """True when a trivial query comes back."""
+    def require(self) -> None:
+        """Errors: STORAGE_UNAVAILABLE (StorageError) while the schema is known to be of another revision."""
+        if self._misfit is not None:
+            raise StorageError(self._misfit.fault, self._misfit.detail)
+
+    async def check(self) -> None:
+        """A trivial query comes back, and the schema is at the wanted revision. Errors: STORAGE_UNAVAILABLE."""
         try:
-            await self.fetch("SELECT 1")
-        except AdytumError:
-            return False
-        return True
+            async with self.connection() as connection:
+                if self._revisions:
+                    await self._fits(connection)
+                else:
+                    await connection.fetchval("SELECT 1")
+        except StorageError as error:
+            if error.fault in _SCHEMA and self._pool is not None:
+                await self._pool.expire_connections()  # each is asked anew before it is used again
+            raise
+
+    async def problem(self) -> str:
+        """ "" when `check` finds none, else a code: what is set up wrongly, or STORAGE_UNAVAILABLE."""
+        try:
+            await self.check()
+        except StorageError as error:
+            return error.fault.value
+        except AdytumError as error:
+            return error.code.value
+        return ""
+
+    async def is_up(self) -> bool:
+        """True when `check` finds no problem."""
+        return not await self.problem()
+
+    async def watch(self, every_s: float = CHECK_S) -> None:
+        """Check for ever. Cancel to stop."""
+        while True:
+            with suppress(AdytumError):
+                await self.check()
+            await asyncio.sleep(every_s)
+
+    async def _fits(self, connection: asyncpg.Connection) -> None:
+        try:
+            with typed():
+                found = await connection.fetchval("SELECT max(version_num) FROM adytum_migrations")
+            require_revision(found, self._revisions)
+        except StorageError as error:
+            if error.fault in _SCHEMA:
+                if self._misfit is None or self._misfit.field != error.field:
+                    log.error("nothing is served: %s", error)
+                self._misfit = error
+            raise
+        if self._misfit is not None:
+            log.info("the schema is as it should be")
+        self._misfit = None
 
     async def close(self) -> None:
         """Give all connections back; waits at most the statement timeout, then cuts. Idempotent."""
@@ -101,13 +158,14 @@ class Database:
             return self._pool
 
     async def _create(self) -> asyncpg.Pool:
-        try:
+        with connecting(self._dsn):
             return await asyncpg.create_pool(
                 self._dsn,
-                min_size=1,
+                min_size=0,  # with more, asyncpg goes on opening them while the server is away, and says so with traces
                 max_size=self._size,
                 timeout=self._connect_timeout,
                 command_timeout=self._statement_timeout,
+                init=self._fits if self._revisions else None,
                 reset=_leave,
                 server_settings={
                     "application_name": "adytum",
@@ -121,8 +179,16 @@ class Database:
                     "jit": "off",
                 },
             )
-        except asyncpg.PostgresError as error:
-            raise ConnectionError from error
+
+
+def require_revision(found: str | None, known: Sequence[str]) -> None:
+    """`found`: of the database; None when it is empty. Errors: SCHEMA_MISSING, SCHEMA_OLDER, SCHEMA_UNKNOWN."""
+    if found == known[-1]:
+        return
+    if found is None:
+        raise StorageError(Fault.SCHEMA_MISSING)
+    fault = Fault.SCHEMA_OLDER if found in known else Fault.SCHEMA_UNKNOWN
+    raise StorageError(fault, f"the database is at {found[:32]}, the program at {known[-1]}")
 
 
 async def _leave(_connection: asyncpg.Connection) -> None:

@@ -40,6 +40,7 @@ keys = sa.Table(
     sa.Index(None, "tenant", "status", "key_id"),
     sa.Index(None, "labels", postgresql_using="gin"),
     sa.Index(None, "address", postgresql_where=sa.text("address <> ''")),
+    sa.Index(None, "public_key", postgresql_where=sa.text("public_key <> ''")),
 )
 
 key_envelopes = sa.Table(
@@ -84,6 +85,7 @@ policies = sa.Table(
 
 # A request that needs approvals is `pending` until it is one of the others.
 REQUEST_STATES = ("pending", "done", "refused", "rejected", "cancelled", "expired")
+_ENDED = "state IN ('refused', 'rejected', 'cancelled', 'expired')"
 
 requests = sa.Table(
     "requests",
@@ -103,6 +105,7 @@ requests = sa.Table(
     sa.CheckConstraint(sa.column("state").in_(REQUEST_STATES), name="state"),
     sa.CheckConstraint("(state = 'done') = (code = '')", name="code"),
     sa.Index("ix_requests_pending", "tenant", "request_id", postgresql_where=sa.text("state = 'pending'")),
+    sa.Index("ix_requests_ended", "tenant", "state", "request_id", postgresql_where=sa.text(_ENDED)),
 )
 
 # What a request that waits, or once waited, has beside its row in `requests`.

@@ -305,11 +305,12 @@ FIELDS: Final[dict[str, dict[str, Row]]] = {
     "ReceiptEnvelope": _all("body following key signature", _ANSWER),
     "Receipt": _all(
         "v chain sequence previous time tenant principal request_id operation request_digest decision code rules"
-        " approvals wanted limits policy_version policy_digest key_id record_version public_key summary result_digest",
+        " approvals wanted limits policy_version policy_digest key_id record_version public_key summary result_digest"
+        " omitted",
         _ANSWER,
     ),
     "RuleOutcome": _all("rule outcome", _ANSWER),
-    "Wanted": _all("rule role count counted missing", _ANSWER),
+    "Wanted": _all("rule role count counted missing others", _ANSWER),
     "LimitOutcome": _all("limit scope amount used max", _ANSWER),
     "ApprovalOutcome": _all("principal digest outcome", _ANSWER),
     "Refusal": _all("type", Stop(step="host enclave/connection.py", codes=MALFORMED, malformed=MALFORMED))
@@ -428,8 +429,8 @@ SCENARIOS: Final = (
               "PRINCIPAL_UNKNOWN POLICY_DENIED", "frames.py::test_a_request_stamped_by_somebody_else_is_refused"),
     _scenario("replay", "a request under the stamp of an insider without rights", _REPLAY, "REQUEST_CONFLICT",
               "frames.py::test_an_insider_does_not_get_the_answer_to_somebody_elses_request"),
-    _scenario("relocate", "a sealed import, into another request", "enclave core/hpke.py", "REQUEST_INVALID",
-              "frames.py::test_a_sealed_import_lifted_into_another_request_does_not_open"),
+    _scenario("relocate", "a sealed import, into another request or operation", "enclave core/hpke.py",
+              "REQUEST_INVALID", "frames.py::test_a_sealed_import_lifted_into_another_request_does_not_open"),
     _scenario("relocate", "messages of one port, on the other", _WIRE, "MESSAGE_INVALID",
               "control.py::test_messages_of_one_port_are_refused_on_the_other"),
     _scenario("downgrade", "a second manifest", "enclave core/phases.py", "PHASE_INVALID",

@@ -239,19 +239,20 @@ class Site:
             case "import_key":
                 key = coincurve.PrivateKey(bytes([which + 1] * 32))
                 known = {"algorithm": "secp256k1", "public_key": key.public_key.format().hex()}
-                return labels | known | {"sealed": self.sealed(key.secret, request_id)}
+                return labels | known | {"sealed": self.sealed(operation, key.secret, request_id)}
             case "import_file":
                 packed = bytes(4) + _MNEMONICS[which]  # no password
-                return labels | {"format": "bip39", "expected": "", "sealed": self.sealed(packed, request_id)}
+                sealed = self.sealed(operation, packed, request_id)
+                return labels | {"format": "bip39", "expected": "", "sealed": sealed}
             case "seal":
-                return labels | {"sealed": self.sealed(b"correct horse battery staple", request_id)}
+                return labels | {"sealed": self.sealed(operation, b"correct horse battery staple", request_id)}
             case "seal_anchor":
                 access = (
                     b'{"access_key_id":"AKIAIOSFODNN7EXAMPLE","secret_access_key":"wJalrXUtnFEMI/K7MDENG/bPxRfi%02d"}'
                 )
-                return labels | {"sealed": self.sealed(access % which, request_id)}
+                return labels | {"sealed": self.sealed(operation, access % which, request_id)}
             case "open_session":
-                sealed = self.sealed(self.session_keys[which], request_id)
+                sealed = self.sealed(operation, self.session_keys[which], request_id)
                 return {"sealed": sealed, "expires_at": self.stack.now_ms() + 600_000}
             case "sign":
                 content = {"type": "ethereum-transaction", "unsigned": TRANSFER}
@@ -267,9 +268,10 @@ class Site:
             case _:
                 return named
 
-    def sealed(self, secret: bytes, request_id: str) -> Json:
-        """HPKE to the attested key, for this request."""
-        enc, ciphertext = hpke.seal(bytes.fromhex(self.binding.hpke_key), secret, info=import_info(TENANT, request_id))
+    def sealed(self, operation: str, secret: bytes, request_id: str) -> Json:
+        """HPKE to the attested key, for this request of Alice's."""
+        info = import_info(operation, TENANT, request_id, self.alice.scheme, self.alice.public_key)
+        enc, ciphertext = hpke.seal(bytes.fromhex(self.binding.hpke_key), secret, info=info)
         return {"enc": enc.hex(), "ciphertext": ciphertext.hex()}
 
 

@@ -16,12 +16,11 @@ True
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from adytum_enclave.core.secrets import Arena, Slot
+from adytum_enclave.core.secrets import Arena, Slot, Wiped
 from adytum_wire.errors import AdytumError, Code
 
 BLOCK: Final = 16  # bytes
@@ -29,7 +28,7 @@ _SPARE: Final = BLOCK - 1  # bytes that update_into wants behind its output
 _ZERO: Final = bytes(BLOCK)
 
 
-class Adder:
+class Adder(Wiped):
     """`add` as often as wanted, for values of `size` bytes. A context manager: it owns three slots."""
 
     __slots__ = ("_decrypt", "_encrypt", "_hidden", "_mixed", "_out", "size")
@@ -68,11 +67,3 @@ class Adder:
     def wipe(self) -> None:
         for slot in (self._hidden, self._mixed, self._out):
             slot.wipe()
-
-    def __enter__(self) -> Adder:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.wipe()

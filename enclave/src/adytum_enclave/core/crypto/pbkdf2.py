@@ -1,20 +1,22 @@
 """PBKDF2-HMAC-SHA-512 (RFC 8018) for BIP-39, with password *and salt* secret: the salt holds the passphrase.
 
 OpenSSL's PBKDF2 takes the salt as `bytes` and frees its own copy unwiped, so this is put together from libsodium's
-SHA-512 over blocks in slots. 2048 rounds take about 30 ms. For a public salt use `stretch`.
+SHA-512 over blocks in slots. 2048 rounds take about 30 ms, so they run on a thread of the shell's (`effects.Stretch`),
+which must not touch the arena: everything is taken beforehand. For a public salt use `stretch`.
 
 Left out: results of another size than one block (64 bytes).
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from nacl._sodium import ffi, lib
 
 from adytum_enclave.core.crypto.exclusive import Adder
-from adytum_enclave.core.secrets import Slot, copy
+from adytum_enclave.core.secrets import Slot, Wiped, copy
 from adytum_wire.errors import AdytumError, Code
 
 HASH_SIZE: Final = 64  # bytes
@@ -29,33 +31,44 @@ _INNER: Final = bytes.fromhex("7e3c47a82776e62a61fcad5017316fee")
 _OUTER: Final = bytes.fromhex("02111d60aae434adaa1f35b9f16d35d7")
 
 
-def pbkdf2_sha512(password: Slot, salt: Slot, *, rounds: int, target: Slot) -> None:
-    """Fill `target` (64 bytes). Errors: INTERNAL for another size, RESOURCE_EXHAUSTED."""
-    if target.size != HASH_SIZE or rounds < 1:
-        raise AdytumError(Code.INTERNAL)
-    arena = password.arena
-    message = max(salt.size + len(_FIRST), HASH_SIZE)
-    with (
-        arena.take(_BLOCK + message) as inner,
-        arena.take(_BLOCK + HASH_SIZE + _SPARE) as outer,
-        arena.take(HASH_SIZE) as value,
-        Adder(arena, HASH_SIZE) as adder,
-    ):
-        _pad(password, _INNER, inner)
-        _pad(password, _OUTER, outer)
-        copy(salt.view, inner, _BLOCK)
-        copy(memoryview(_FIRST), inner, _BLOCK + salt.size)
-        size = _BLOCK + salt.size + len(_FIRST)
+class Pbkdf2Sha512(Wiped):
+    """One derivation: made and wiped where the arena is used, `run` anywhere. It owns its slots but not `target`."""
+
+    __slots__ = ("_adder", "_inner", "_outer", "_owned", "_rounds", "_size", "_target", "_value")
+
+    def __init__(self, password: Slot, salt: Slot, *, rounds: int, target: Slot) -> None:
+        """`target`: 64 bytes. Errors: INTERNAL for another size, RESOURCE_EXHAUSTED; no slot stays taken then."""
+        if target.size != HASH_SIZE or rounds < 1:
+            raise AdytumError(Code.INTERNAL)
+        arena = password.arena
+        with ExitStack() as owned:
+            self._inner = owned.enter_context(arena.take(_BLOCK + max(salt.size + len(_FIRST), HASH_SIZE)))
+            self._outer = owned.enter_context(arena.take(_BLOCK + HASH_SIZE + _SPARE))
+            self._value = owned.enter_context(arena.take(HASH_SIZE))
+            self._adder = owned.enter_context(Adder(arena, HASH_SIZE))
+            _pad(password, _INNER, self._inner)
+            _pad(password, _OUTER, self._outer)
+            copy(salt.view, self._inner, _BLOCK)
+            copy(memoryview(_FIRST), self._inner, _BLOCK + salt.size)
+            self._size = _BLOCK + salt.size + len(_FIRST)
+            self._rounds, self._target = rounds, target
+            self._owned = owned.pop_all()
+
+    def run(self) -> None:
+        """Fill the target. Once."""
+        target, inner, outer, value = self._target, self._inner, self._outer, self._value
         start, digest = outer.cdata(ffi), outer.cdata(ffi) + _BLOCK
-        for number in range(rounds):
-            lib.crypto_hash_sha512(digest, inner.cdata(ffi), size)
+        for number in range(self._rounds):
+            lib.crypto_hash_sha512(digest, inner.cdata(ffi), self._size if number == 0 else _BLOCK + HASH_SIZE)
             lib.crypto_hash_sha512(value.cdata(ffi), start, _BLOCK + HASH_SIZE)
             if number:
-                adder.add(target, value)
+                self._adder.add(target, value)
             else:
                 copy(value.view, target)
             copy(value.view, inner, _BLOCK)
-            size = _BLOCK + HASH_SIZE
+
+    def wipe(self) -> None:
+        self._owned.close()
 
 
 def _pad(password: Slot, counter: bytes, block: Slot) -> None:

@@ -110,6 +110,18 @@ def tweak_keypair(pair: Slot, tweak: bytes) -> bytes:
     return bytes(ffi.buffer(out))
 
 
+def tweak_public(x: bytes, tweak: bytes) -> bytes | None:
+    """The x coordinate (32 bytes) of the point with x and even y plus `tweak` (32 bytes) times the generator: BIP-341's
+    output key. None for an x that is on no point, and for a tweak that is not below n or leads to infinity."""
+    inner, output = ffi.new(_XONLY), ffi.new(_POINT)
+    context = _context()
+    if len(x) != 32 or len(tweak) != 32 or not lib.secp256k1_xonly_pubkey_parse(context, inner, x):
+        return None
+    if not lib.secp256k1_xonly_pubkey_tweak_add(context, output, inner, tweak):
+        return None
+    return _serialize(output)[1:]
+
+
 def sign_bip340_with(pair: Slot, message: bytes, aux: bytes) -> bytes:
     """As `sign_bip340`, with a keypair of `make_keypair`."""
     _require(pair.size == KEYPAIR_SIZE and len(message) == 32 and len(aux) == 32)

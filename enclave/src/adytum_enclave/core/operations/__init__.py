@@ -29,7 +29,8 @@ __all__ = ["Context", "Effected", "KmsSteps", "carry_out"]
 
 
 def carry_out(context: Context) -> KmsSteps:
-    """Errors: those of the steps. No secret outlives the call, except a warm key; nothing else has changed."""
+    """Errors: those of the steps. No secret outlives the call, except a warm key; nothing else has changed, also after
+    success: `Effected.keep` does that."""
     match context.who.body:
         case Sign() as body:
             return use.sign_content(context, body)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from adytum_enclave.core import hpke
-from adytum_enclave.core.effects import DataKeyAnswer, NewDataKey, OpenDataKey, Stretch
+from adytum_enclave.core.effects import DataKeyAnswer, InTurn, NewDataKey, OpenDataKey, Stretch
 from adytum_enclave.core.enclave import Configured, Enclave
 from adytum_enclave.core.recovery import seal_recovery
 from adytum_enclave.core.secrets import Slot
@@ -18,8 +18,20 @@ from adytum_policy.content import address_of
 from adytum_wire import limits, results
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header, Record
-from adytum_wire.requests import Making, Sealed, SealedFile, import_info
+from adytum_wire.requests import (
+    OPERATIONS,
+    DisableKey,
+    Making,
+    ScheduleDeletion,
+    Sealed,
+    SealedFile,
+    import_info,
+    unseal_info,
+)
 from adytum_wire.types import Algorithm, KeyState, RecordKind, derive_key_id, sha256
+
+# These do nothing but take a right from a key.
+STOPS: Final = (DisableKey, ScheduleDeletion)
 
 
 class Context(NamedTuple):
@@ -33,28 +45,36 @@ class Context(NamedTuple):
     check_deadline: Callable[[], None]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Effected(NamedTuple):
     """`record`: what the host must store. `about`: the header of the record that was made or used, if any. `recovery`:
-    the made record's second envelope, or empty. `public_key`: of a key that is not `about`'s own but derived, hex."""
+    the made record's second envelope, or empty. `public_key`: of a key that is not `about`'s own but derived, hex.
+    `keep`: changes what the enclave remembers; called once, when the charge lasts and the policy still is the one that
+    decided, in one step with the receipt. It may refuse, and has changed nothing then."""
 
     result: bytes
     about: Header | None = None
     record: Record | None = None
     recovery: bytes = b""
     public_key: str = ""
+    keep: Callable[[], None] = _nothing
 
 
-KmsSteps = Generator[NewDataKey | OpenDataKey | Stretch, Any, Effected]
+KmsSteps = Generator[NewDataKey | OpenDataKey | Stretch | InTurn, Any, Effected]
 
 
 def open_sealed(context: Context, sealed: Sealed | SealedFile) -> Slot:
-    """What the client sealed to this request. The caller owns the slot. Errors: REQUEST_INVALID."""
-    body = context.who.body
+    """What the client sealed to this request: for this operation, under the stamp of this key. The caller owns the
+    slot. Errors: REQUEST_INVALID."""
+    who, body = context.who, context.who.body
     return hpke.open_sealed(
         context.enclave.hpke_key,
         bytes.fromhex(sealed.enc),
         bytes.fromhex(sealed.ciphertext),
-        info=import_info(body.tenant, body.request_id),
+        info=import_info(OPERATIONS[type(body)], body.tenant, body.request_id, who.scheme, who.public_key),
         aad=b"",
         arena=context.enclave.arena,
         most=limits.MAX_FILE if isinstance(sealed, SealedFile) else limits.MAX_SECRET,
@@ -117,8 +137,7 @@ def seal_again(
             created_at=context.enclave.now_ms(),
         )
         effected = yield from seal_under(context, header, secret, result)
-    context.configured.warm.drop(old.key_id)
-    return effected
+    return effected._replace(keep=lambda: context.configured.warm.drop(old.key_id))
 
 
 def seal_under(context: Context, header: Header, secret: Slot, result: type[results._Stored]) -> KmsSteps:
@@ -178,10 +197,34 @@ def ask_kms(context: Context, *, shared: bool) -> Generator[OpenDataKey, DataKey
     return answer
 
 
+def hand_out(context: Context, recipient: bytes) -> Generator[OpenDataKey, DataKeyAnswer, tuple[str, str]]:
+    """Open the named record for this request alone, and seal its secret to `recipient` (X25519, 32 bytes). Returns
+    (encapsulated key, ciphertext) in hex."""
+    answer = yield from ask_kms(context, shared=False)
+    body = context.who.body
+    header, _ = named_record(context)
+    with open_named(context, answer) as secret:
+        enc, ciphertext = hpke.seal_to(
+            recipient,
+            secret,
+            info=unseal_info(OPERATIONS[type(body)], body.tenant, body.request_id, header.key_id, header.kind),
+            aad=b"",
+            arena=context.enclave.arena,
+            fill=context.enclave.fill,
+        )
+    return enc.hex(), ciphertext.hex()
+
+
 def open_named(context: Context, answer: DataKeyAnswer) -> Slot:
     """The named record's secret; the caller owns the slot, and the header is proven."""
     header, record = named_record(context)
     enclave = context.enclave
     return open_record(
-        record, header, answer, arena=enclave.arena, recipient=enclave.recipient, versions=enclave.versions
+        record,
+        header,
+        answer,
+        arena=enclave.arena,
+        recipient=enclave.recipient,
+        versions=enclave.versions,
+        is_stop=isinstance(context.who.body, STOPS),
     )

@@ -10,22 +10,14 @@ from adytum_wire.errors import AdytumError, Code
 from adytum_wire.requests import GenerateKey, ImportKey, Seal, SealAnchor
 from adytum_wire.types import Algorithm, RecordKind
 
+_Result = results.GenerateKeyResult | results.ImportKeyResult
+
 
 def generate(context: Context, body: GenerateKey) -> KmsSteps:
     if body.algorithm is Algorithm.NONE:
         raise AdytumError(Code.REQUEST_INVALID, "$.algorithm")
     with keys.generate(body.algorithm, context.enclave.arena, context.enclave.fill) as key:
-        return (
-            yield from store(
-                context,
-                body,
-                RecordKind.SIGNING_KEY,
-                body.algorithm,
-                key.public_key,
-                key.secret,
-                results.GenerateKeyResult,
-            )
-        )
+        return (yield from _store_key(context, body, key, results.GenerateKeyResult))
 
 
 def import_key(context: Context, body: ImportKey) -> KmsSteps:
@@ -33,17 +25,11 @@ def import_key(context: Context, body: ImportKey) -> KmsSteps:
     with keys.load(body.algorithm, secret, code=Code.REQUEST_INVALID) as key:
         if key.public_key.hex() != body.public_key:
             raise AdytumError(Code.REQUEST_INVALID, "$.public_key")
-        return (
-            yield from store(
-                context,
-                body,
-                RecordKind.SIGNING_KEY,
-                body.algorithm,
-                key.public_key,
-                key.secret,
-                results.ImportKeyResult,
-            )
-        )
+        return (yield from _store_key(context, body, key, results.ImportKeyResult))
+
+
+def _store_key(context: Context, body: GenerateKey | ImportKey, key: keys.WalletKey, result: type[_Result]) -> KmsSteps:
+    return (yield from store(context, body, RecordKind.SIGNING_KEY, body.algorithm, key.public_key, key.secret, result))
 
 
 def seal_secret(context: Context, body: Seal) -> KmsSteps:

@@ -9,7 +9,11 @@ from adytum_wire.requests import Reseal
 
 def reseal(context: Context, body: Reseal) -> KmsSteps:
     effected = yield from seal_again(context, results.ResealResult)
-    resealed = context.enclave.resealed
-    resealed[body.tenant] = resealed.get(body.tenant, 0) + 1
-    context.enclave.counters.add("resealed")
-    return effected
+
+    def keep() -> None:
+        effected.keep()
+        resealed = context.enclave.resealed
+        resealed[body.tenant] = resealed.get(body.tenant, 0) + 1
+        context.enclave.counters.add("resealed")
+
+    return effected._replace(keep=keep)

@@ -24,7 +24,7 @@ def change(context: Context, body: EnableKey | DisableKey | ScheduleDeletion | C
     """Which change is possible from which state is checked before: `steps/standing.py`.
 
     What takes a right away counts at once (ADR 6): the older record, which still says active, opens no more in this
-    boot, even if the host loses the newer one.
+    boot, even if the host loses the newer one; nor does another record of the new version.
     """
     match body:
         case EnableKey():
@@ -45,9 +45,15 @@ def change(context: Context, body: EnableKey | DisableKey | ScheduleDeletion | C
 
 def _at_once(context: Context, steps: KmsSteps) -> KmsSteps:
     effected = yield from steps
-    if effected.about is not None:
-        context.enclave.versions.note(effected.about)
-    return effected
+    header, record = effected.about, effected.record
+    if header is None or record is None:
+        raise AdytumError(Code.INTERNAL)
+
+    def keep() -> None:
+        context.enclave.versions.supersede(header, record.header)
+        effected.keep()
+
+    return effected._replace(keep=keep)
 
 
 def delete(context: Context, body: DeleteKey) -> KmsSteps:
@@ -58,8 +64,11 @@ def delete(context: Context, body: DeleteKey) -> KmsSteps:
         raise AdytumError(Code.KEY_STATE, "$.delete_after")
     answer = yield from ask_kms(context, shared=False)
     open_named(context, answer).wipe()
-    context.configured.warm.drop(header.key_id)
-    context.enclave.versions.retire(header.key_id)
+
+    def keep() -> None:
+        context.enclave.versions.retire(header.key_id)
+        context.configured.warm.drop(header.key_id)
+
     result = results.DeleteKeyResult(
         tenant=body.tenant,
         request_id=body.request_id,
@@ -67,4 +76,4 @@ def delete(context: Context, body: DeleteKey) -> KmsSteps:
         record_version=header.version,
         record_digest=sha256(record.header).hex(),
     )
-    return Effected(results.encode_result(result), header)
+    return Effected(results.encode_result(result), header, keep=keep)

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from adytum_enclave.core import hpke
 from adytum_enclave.core.hd import Seed
 from adytum_enclave.core.keys import WalletKey
-from adytum_enclave.core.operations.context import Context, Effected, KmsSteps, ask_kms, named_record, open_named
+from adytum_enclave.core.operations.context import (
+    Context,
+    Effected,
+    KmsSteps,
+    ask_kms,
+    hand_out,
+    named_record,
+    open_named,
+)
 from adytum_enclave.core.steps.sign import sign
 from adytum_enclave.core.steps.unseal import as_key
 from adytum_wire import results
 from adytum_wire.errors import AdytumError, Code
-from adytum_wire.requests import Sign, Unseal, unseal_info
+from adytum_wire.requests import Sign, Unseal
 
 
 class Used(NamedTuple):
@@ -30,6 +37,7 @@ def with_key(context: Context, use: Callable[[WalletKey | Seed], Used]) -> KmsSt
     enclave.versions.require(header)
     key = warm.use(header.key_id, record.header, enclave.now_ms())
     if key is not None:
+        enclave.versions.require_proven(header, record.header)
         enclave.counters.add("warm_hits")
         context.check_deadline()
     else:
@@ -63,21 +71,12 @@ def sign_content(context: Context, body: Sign) -> KmsSteps:
 
 def unseal(context: Context, body: Unseal) -> KmsSteps:
     header, _ = named_record(context)
-    answer = yield from ask_kms(context, shared=False)
-    with open_named(context, answer) as secret:
-        enc, ciphertext = hpke.seal_to(
-            bytes.fromhex(body.recipient),
-            secret,
-            info=unseal_info(body.tenant, body.request_id),
-            aad=b"",
-            arena=context.enclave.arena,
-            fill=context.enclave.fill,
-        )
+    enc, ciphertext = yield from hand_out(context, bytes.fromhex(body.recipient))
     result = results.UnsealResult(
         tenant=body.tenant,
         request_id=body.request_id,
         key_id=body.key_id,
-        enc=enc.hex(),
-        ciphertext=ciphertext.hex(),
+        enc=enc,
+        ciphertext=ciphertext,
     )
     return Effected(results.encode_result(result), header)

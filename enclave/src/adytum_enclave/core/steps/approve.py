@@ -10,12 +10,23 @@ from adytum_enclave.core.rejections import Rejections
 from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_policy.approvals import verify_approval
 from adytum_policy.votes import Vote
+from adytum_wire import limits
 from adytum_wire.errors import AdytumError
 from adytum_wire.messages import Execute
+from adytum_wire.types import Scheme
 
 # A pure function of its arguments. An approval is presented again with each retry, and that of a batch with each of its
-# requests: from the cache it costs a tenth. At most 1,024 messages of less than 4 KiB.
+# requests: from the cache it costs a tenth. At most 1,024 messages, each with key and signature of at most 4 KiB.
 _is_valid = lru_cache(maxsize=1024)(stamps.is_valid)
+_MOST_REMEMBERED = 4 * limits.KIB  # a statement and what is put before it, or a passkey's data, and not much more
+
+
+def _is_valid_bounded(scheme: Scheme, public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """As `stamps.is_valid`. What is longer than any honest approval is not kept: a host can send a signature of any
+    length, and none that is too long is valid."""
+    if len(public_key) + len(message) + len(signature) > _MOST_REMEMBERED:
+        return stamps.is_valid(scheme, public_key, message, signature)
+    return _is_valid(scheme, public_key, message, signature)
 
 
 def approve(
@@ -42,7 +53,7 @@ def approve(
                 request_digest=who.digest,
                 policy=policy,
                 latest_ms=now_ms + future_ms,
-                is_valid=_is_valid,
+                is_valid=_is_valid_bounded,
             )
             if verified.sighting is not None:
                 passkeys.require(tenant, verified.sighting, policy)

@@ -1,7 +1,8 @@
 """Step 2, decode: which record does the request name, and what does its content say?
 
 The header is only *claimed* here: the host supplied it. It is compared with the request now, and proven when the record
-opens under it (it is the AAD), before the key is used.
+opens under it (it is the AAD), before the key is used. Decoding content takes time that all tenants share, so the rules
+are asked in between (`authorise.denied_anyway`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from adytum_enclave.core.crypto.secp256k1 import tweak_public
 from adytum_policy.content import Decoded, decode_content
 from adytum_wire import record as records
 from adytum_wire.errors import AdytumError, Code
@@ -41,16 +43,15 @@ class Asked(Struct, frozen=True, kw_only=True):
     content: Decoded | None
 
 
-def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
-    """Errors: RECORD_MISSING, RECORD_INVALID, RECORD_MISMATCH with the field, REQUEST_INVALID "$.path",
-    CONTENT_INVALID.
+def name_record(body: Body, record: Record | None, *, manifest: Manifest) -> Header | None:
+    """The header of the record that the request names, None when it makes one.
 
-    A PSBT is read for the key that the header claims; what a PSBT for a seed claims is proven by `steps/sign.py`.
+    Errors: RECORD_MISSING, RECORD_INVALID, RECORD_MISMATCH with the field, REQUEST_INVALID "$.path".
     """
     if not isinstance(body, OnRecord):
         if record is not None:
             raise AdytumError(Code.RECORD_MISMATCH)
-        return Asked(header=None, content=None)
+        return None
     if record is None:
         raise AdytumError(Code.RECORD_MISSING)
     header = _parse_header(record.header)
@@ -63,11 +64,20 @@ def decode(body: Body, record: Record | None, *, manifest: Manifest) -> Asked:
     ):
         if not is_right:
             raise AdytumError(Code.RECORD_MISMATCH, field)
-    if isinstance(body, Sign | DeriveKey) and bool(body.path) != (header.kind is RecordKind.HD_SEED):
-        raise AdytumError(Code.RECORD_MISMATCH, "$.path")  # a seed signs by a path, a key has none
-    content = None
     if isinstance(body, Sign | DeriveKey):
+        if bool(body.path) != (header.kind is RecordKind.HD_SEED):
+            raise AdytumError(Code.RECORD_MISMATCH, "$.path")  # a seed signs by a path, a key has none
         parse_path(body.path)
-    if isinstance(body, Sign):
-        content = decode_content(body.content, body.scheme, bytes.fromhex(header.public_key), body.path)
+    return header
+
+
+def decode(body: Body, header: Header | None) -> Asked:
+    """Errors: CONTENT_INVALID.
+
+    A PSBT is read for the key that the header claims; what a PSBT for a seed claims is proven by `steps/sign.py`.
+    """
+    content = None
+    if isinstance(body, Sign) and header is not None:
+        public_key = bytes.fromhex(header.public_key)
+        content = decode_content(body.content, body.scheme, public_key, body.path, add_tweak=tweak_public)
     return Asked(header=header, content=content)

@@ -14,18 +14,13 @@ from adytum_enclave.core.keys import WalletKey
 from adytum_enclave.core.steps.authenticate import Authenticated
 from adytum_policy.content import Claim, Decoded
 from adytum_policy.content.address_bitcoin import hash160
+from adytum_policy.subject import ALGORITHMS
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.paths import parse_path
 from adytum_wire.requests import Sign
 from adytum_wire.results import SignResult
 from adytum_wire.types import Algorithm, SigningScheme, sha256
 
-ALGORITHMS = {
-    SigningScheme.ECDSA_SECP256K1: Algorithm.SECP256K1,
-    SigningScheme.BIP340: Algorithm.SECP256K1,
-    SigningScheme.ED25519: Algorithm.ED25519,
-    SigningScheme.ECDSA_P256: Algorithm.P256,
-}
 _AUX = b"adytum/bip340-aux/v1"
 
 
@@ -44,9 +39,9 @@ def sign(who: Authenticated, body: Sign, content: Decoded, key: WalletKey | Seed
         master = owned.enter_context(key.master(Algorithm.SECP256K1))
         account = owned.enter_context(master.descend(parse_path(body.path)))
         nodes = _proven(owned, account, hash160(master.public_key())[:4], parse_path(body.path), content.claims)
-        signing = [nodes[one.claim] for one in content.to_sign if one.claim is not None]
-        keys = [owned.enter_context(node.key()) for node in signing]
-        return _signed(who, body, content, account.public_key(), keys)
+        signing = [one.claim for one in content.to_sign if one.claim is not None]
+        keys = {claim: owned.enter_context(nodes[claim].key()) for claim in set(signing)}
+        return _signed(who, body, content, account.public_key(), [keys[claim] for claim in signing])
 
 
 def _proven(
@@ -54,10 +49,14 @@ def _proven(
 ) -> dict[Claim, Node]:
     """The node of each claim, owned by `owned`. Errors: CONTENT_INVALID when one is not what was claimed."""
     nodes: dict[Claim, Node] = {}
+    parents: dict[tuple[int, ...], Node] = {}  # most claims share one of two: addresses to receive at, and change
     for claim in claims:
         if claim.path[: len(path)] != path or claim.fingerprint != fingerprint:
             raise AdytumError(Code.CONTENT_INVALID, "$.content.psbt.path")
-        node = owned.enter_context(account.descend(claim.path[len(path) :]))
+        above, last = claim.path[len(path) : -1], claim.path[len(path) :][-1:]
+        if above not in parents:
+            parents[above] = owned.enter_context(account.descend(above))
+        node = owned.enter_context(parents[above].child(last[0]) if last else account.descend(()))
         if not node.public_key().endswith(claim.public_key):
             raise AdytumError(Code.CONTENT_INVALID, "$.content.psbt.public_key")
         nodes[claim] = node

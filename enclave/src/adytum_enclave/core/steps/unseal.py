@@ -43,16 +43,21 @@ def open_record(
     arena: Arena,
     recipient: RecipientKey,
     versions: VersionMemory,
+    is_stop: bool = False,
 ) -> Slot:
     """The record's secret; the caller owns the slot. The header is proven when this returns.
 
-    Errors: RECORD_ROLLBACK (a newer one opened while KMS worked), KMS_ANSWER_INVALID, RECORD_TAMPERED. No secret is
-    left after one.
+    `is_stop`: as `VersionMemory.require_proven` says. Errors: RECORD_ROLLBACK (a newer one opened while KMS worked, or
+    another of its version), KMS_ANSWER_INVALID, RECORD_TAMPERED. No secret is left after one.
     """
-    versions.require(header)
     with recipient.open(answer.ciphertext_for_recipient, arena) as data_key:
         secret = envelope.open_blob(record.header, record.ciphertext_blob, data_key, arena)
-    versions.note(header)
+    try:
+        versions.require_proven(header, record.header, is_stop=is_stop)
+    except AdytumError:
+        secret.wipe()
+        raise
+    versions.note(header, record.header)
     return secret
 
 

@@ -55,15 +55,28 @@ class Counter:
 
 
 class Hold:
-    """A reservation. `outcomes`: what the receipt says of it, once it is posted."""
+    """A reservation. `outcomes`: what the receipt says of it, once it is posted. `is_settled`: the anchor is known to
+    hold the charge."""
 
-    __slots__ = ("before", "bytes", "digest", "is_open", "outcomes", "owner", "parts", "posted", "refusal")
+    __slots__ = (
+        "before",
+        "bytes",
+        "digest",
+        "is_open",
+        "is_settled",
+        "outcomes",
+        "owner",
+        "parts",
+        "posted",
+        "refusal",
+    )
 
     def __init__(self, digest: bytes, parts: list[tuple[Charge, int]], size: int) -> None:
         self.digest = digest
         self.parts = parts  # (charge, what of its amount was not charged before)
         self.bytes = size
         self.is_open = True
+        self.is_settled = False
         self.posted: list[Piece] = []
         self.before: tuple[Piece, ...] = ()
         self.outcomes: list[LimitOutcome] = []

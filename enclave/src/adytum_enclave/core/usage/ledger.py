@@ -55,19 +55,36 @@ class Surroundings:
 
 class _Tenant:
     """`is_known`: what was used before this boot is in the book. `version`: the highest seen. `expected`: what the
-    anchor holds, None for no item. `policy`: the highest seen, (0, b"") for none."""
+    anchor holds, None for no item. `policy`: the highest seen, (0, b"") for none. `tolerated`: the one version that a
+    reset lets be overwritten although it lacks what is in the book, 0 for no item, None for no such thing.
+    `is_spent`: this boot's reset of everything has done what it may."""
 
-    __slots__ = ("book", "expected", "forgiven", "id", "is_known", "policy", "posted", "version", "waiting", "wanted")
+    __slots__ = (
+        "book",
+        "expected",
+        "forgiven",
+        "id",
+        "is_known",
+        "is_spent",
+        "policy",
+        "posted",
+        "tolerated",
+        "version",
+        "waiting",
+        "wanted",
+    )
 
     def __init__(self, tenant: str) -> None:
         self.id = tenant
         self.book = Book()
         self.is_known = False
         self.forgiven: set[str] | Literal["*"] = set()
+        self.is_spent = False
+        self.tolerated: int | None = None
         self.version = 0
         self.expected: int | None = None
         self.policy = (0, b"")
-        self.wanted = (0, b"")
+        self.wanted: list[tuple[int, bytes]] = []  # policies that wait to be admitted
         self.posted = False  # this boot charged something since the last snapshot was taken in
         self.waiting: list[Hold] = []
 
@@ -164,7 +181,7 @@ class Ledger:
                     tenant.waiting.remove(hold)
             if hold.refusal is not None:
                 raise hold.refusal
-            if not hold.outcomes:
+            if not hold.is_settled:  # a posted one may be in a write that is still under way
                 raise AdytumError(Code.ANCHOR_UNAVAILABLE)
             return b""
         if not isinstance(self._anchor, HostAnchor):
@@ -202,8 +219,11 @@ class Ledger:
         if not isinstance(self._anchor, DynamoDbAnchor):
             found.policy = version, digest
             return
-        found.wanted = version, digest
-        yield self._settling(found)
+        found.wanted.append((version, digest))
+        try:
+            yield self._settling(found)
+        finally:
+            found.wanted.remove((version, digest))
         if found.policy != (version, digest):
             raise AdytumError(Code.POLICY_ROLLBACK, "$.version")
 
@@ -227,9 +247,12 @@ class Ledger:
 
     def reset(self, tenant: str, ids: Sequence[str] | Literal["*"]) -> None:
         """The admin quorum says that what was used before this boot counts as nothing, for these limits or all. What
-        this boot charged, or learned, stays."""
+        this boot charged, or learned, stays. Errors: USAGE_INVALID for a second "*" after the first was used up: the
+        host could send what the admins signed for one mishap after each that it makes. Nothing has changed then."""
         found = self._tenant(tenant)
         if ids == "*":
+            if found.is_spent:
+                raise AdytumError(Code.USAGE_INVALID, "$.boot_id (used up)")
             found.forgiven = "*"
         elif found.forgiven != "*":
             found.forgiven |= set(ids)
@@ -273,13 +296,15 @@ class Ledger:
     def _settle(self, tenant: _Tenant) -> Steps:
         """Write what waits into the anchor, all at once. One run at a time for a tenant (`Together`)."""
         sealer = self._sealers[tenant.id]
+        posted: list[Hold] = []
         for _ in range(ATTEMPTS):
             if not tenant.is_known:
                 yield from self._read(tenant)
             holds, tenant.waiting = tenant.waiting, []
             posted = self._post(tenant, holds)
-            policy = max(tenant.policy, tenant.wanted)
+            policy = max((tenant.policy, *tenant.wanted), key=_version)  # the first of a version: never its twin
             if policy == tenant.policy and not any(hold.posted for hold in posted):
+                _mark_settled(posted)  # each was charged before, in what the anchor holds
                 return
             try:
                 if not sealer.is_ready:
@@ -290,17 +315,19 @@ class Ledger:
                 )
             except BaseException:
                 self._unpost(tenant, posted)
-                tenant.wanted = (0, b"")
                 tenant.is_known = False  # whether it was written is not known: read before the next decision
                 raise
             if is_written is True:
                 tenant.expected = tenant.version = version
-                tenant.policy, tenant.wanted = policy, (0, b"")
+                tenant.policy = policy
+                tenant.tolerated = None
+                _mark_settled(posted)
+                self._end_reset(tenant)
                 return
             self._unpost(tenant, posted)
             tenant.waiting = [hold for hold in posted if hold.is_open] + tenant.waiting
             tenant.is_known = False  # another enclave wrote
-        tenant.waiting, tenant.wanted = [], (0, b"")
+        tenant.waiting = [hold for hold in tenant.waiting if hold not in posted]  # the others wait for the next run
         raise AdytumError(Code.ANCHOR_UNAVAILABLE, "contention")
 
     def _post(self, tenant: _Tenant, holds: Sequence[Hold]) -> list[Hold]:
@@ -323,33 +350,41 @@ class Ledger:
             tenant.book.unpost(hold)
 
     def _read(self, tenant: _Tenant) -> Steps:
-        """Take in what the anchor holds. The anchor never goes back within a boot."""
+        """Take in what the anchor holds. The anchor never goes back within a boot, but for what one reset forgives."""
         found = yield ReadAnchor(tenant=tenant.id)
-        forgiven = tenant.forgiven == "*"
-        if found is None:
-            if tenant.version and not forgiven:
-                raise AdytumError(Code.USAGE_ROLLBACK, "$ (the item is gone)")
-            tenant.expected, tenant.is_known = None, True
-            return
-        if found.version < tenant.version and not forgiven:
-            raise AdytumError(Code.USAGE_ROLLBACK, "$.version")
-        tenant.expected = found.version
-        if found.version == tenant.version:
-            tenant.is_known = True
-            return
-        try:
-            _, header = parse_snapshot(found.snapshot)
-            require_ours(header, self._sealers[tenant.id])
-            if header.version != found.version:
-                raise AdytumError(Code.USAGE_INVALID, "$.version")
-            state = parse_state((yield from self._sealers[tenant.id].open(found.snapshot)))
-        except AdytumError as error:
-            if error.code is Code.USAGE_INVALID and forgiven:
-                tenant.version, tenant.is_known = found.version, True  # the admins let it be overwritten
-                return
-            raise
-        tenant.book.forget_charges()
-        self._take_in(tenant, state, found.version)
+        version = 0 if found is None else found.version
+        if version < tenant.version:
+            if version != tenant.tolerated:
+                if tenant.forgiven != "*":
+                    raise AdytumError(Code.USAGE_ROLLBACK, "$ (the item is gone)" if found is None else "$.version")
+                tenant.tolerated = version
+        elif version > tenant.version and found is not None:
+            try:
+                state = yield from self._open(tenant, found)
+            except AdytumError as error:
+                if error.code is not Code.USAGE_INVALID or tenant.forgiven != "*":
+                    raise
+                tenant.version = tenant.tolerated = version
+            else:
+                if tenant.tolerated is None:
+                    tenant.book.forget_charges()
+                # Else others began with less than this boot knows: counted twice is the strict side.
+                self._take_in(tenant, state, version)
+        tenant.expected = None if found is None else version
+        tenant.is_known = True
+        self._end_reset(tenant)
+
+    def _open(self, tenant: _Tenant, found: Anchored) -> Generator[Any, Any, UsageState]:
+        _, header = parse_snapshot(found.snapshot)
+        require_ours(header, self._sealers[tenant.id])
+        if header.version != found.version:
+            raise AdytumError(Code.USAGE_INVALID, "$.version")
+        return parse_state((yield from self._sealers[tenant.id].open(found.snapshot)))
+
+    def _end_reset(self, tenant: _Tenant) -> None:
+        """The anchor was read or written: from here on it may not go back again."""
+        if tenant.forgiven == "*":
+            tenant.forgiven, tenant.is_spent = set(), True
 
     def _take_in(self, tenant: _Tenant, state: UsageState, version: int) -> None:
         add_state(tenant.book, state)
@@ -368,6 +403,15 @@ class Ledger:
         version = max(tenant.version + 1, (tenant.expected or 0) + 1, now_ms)
         plaintext = export_state(tenant.book, now_ms, policy=policy, head=self._around.head())
         return version, self._sealers[tenant.id].seal(version, plaintext, now_ms)
+
+
+def _mark_settled(holds: Sequence[Hold]) -> None:
+    for hold in holds:
+        hold.is_settled = True
+
+
+def _version(policy: tuple[int, bytes]) -> int:
+    return policy[0]
 
 
 def _is_older(policy: tuple[int, bytes], seen: tuple[int, bytes]) -> bool:

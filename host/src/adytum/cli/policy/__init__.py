@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import click
 
+from adytum.cli.groups import Group
 from adytum.cli.policy import drafts, force, rehearse
 
 
-@click.group()
+@click.group(cls=Group)
 def policy() -> None:
     """A tenant's policy: who may use which keys for what. It holds once the quorum of the manifest has signed it."""
 

@@ -33,7 +33,7 @@ _EXIT_DIFFERS = 3
     metavar="ROLE:NAME=KEY",
     help=f"ROLE is {', '.join(ROLES)}; KEY a PEM file (public or private) or scheme:hex. May repeat.",
 )
-@click.option("--valid-days", type=click.IntRange(1, 3650), default=365, show_default=True)
+@click.option("--valid-days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it holds.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write; else printed.")
 def init(tenant: str, people: tuple[str, ...], valid_days: int, out: Path | None) -> None:
     """Write a policy to begin with. Operators may make keys; nobody can sign until you add a rule.

@@ -150,7 +150,7 @@ def _wanted(decision: Decision | None) -> list[str]:
         return []
     lines = [
         f"{one.rule} asks {one.count} with the role {one.role!r}; counted: {', '.join(one.counted) or 'nobody'}; "
-        f"could: {', '.join(one.missing) or 'nobody'}"
+        f"could: {', '.join(one.missing) or 'nobody'}{f' and {one.others} others' if one.others else ''}"
         for one in decision.wanted
     ]
     for blocked in decision.blocked:

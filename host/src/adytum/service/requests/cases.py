@@ -172,6 +172,7 @@ def _wanted(found: Preview) -> list[WantedView]:
             count=wanted.count,
             counted=list(wanted.counted),
             missing=list(wanted.missing),
+            others=wanted.others,
         )
         for wanted in (found.decision.wanted if found.decision is not None else ())
     ]

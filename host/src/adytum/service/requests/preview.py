@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from adytum.storage.requests import StoredApproval
 from adytum_policy.approvals import verify_approval
 from adytum_policy.content import Decoded, decode_content
-from adytum_policy.decide import Decision, Subject, decide
+from adytum_policy.decide import Decision, decide
 from adytum_policy.document import Policy, find_principal
+from adytum_policy.subject import subject_of
 from adytum_policy.votes import Vote
 from adytum_wire import limits
 from adytum_wire.approvals import Approval
 from adytum_wire.errors import AdytumError, Code
 from adytum_wire.record import Header
-from adytum_wire.requests import Body, DeriveKey, GenerateKey, ImportKey, Making, Sign, operation_of
-from adytum_wire.types import Algorithm, Scheme
+from adytum_wire.requests import Body, Sign
+from adytum_wire.types import Scheme
 
 FUTURE_MS = 60_000  # how far ahead of the host's clock a statement may be
 
@@ -90,9 +91,8 @@ def preview(asked: Asked, policy: Policy | None, *, now_ms: int) -> Preview:
             sending=every,
         )
     votes, outcomes = _votes(asked, policy, now_ms)
-    decision = decide(
-        _subject(asked, initiator, content), policy, now_ms, votes=[vote for vote in votes if vote is not None]
-    )
+    subject = subject_of(asked.body, asked.header, content, principal_id=initiator[0], roles=initiator[1])
+    decision = decide(subject, policy, now_ms, votes=[vote for vote in votes if vote is not None])
     counted = iter(decision.approvals)
     for at, vote in enumerate(votes):
         if vote is not None:
@@ -140,25 +140,3 @@ def _principal(policy: Policy, stamp_key: bytes) -> tuple[str, frozenset[str]] |
         if found is not None:
             return found.id, found.roles
     return None
-
-
-def _subject(asked: Asked, initiator: tuple[str, frozenset[str]], content: Decoded | None) -> Subject:
-    """As the enclave makes it (adytum_enclave.core.steps.authorise)."""
-    body, header = asked.body, asked.header
-    labels: Sequence[str]
-    if header is not None:
-        algorithm, labels = header.algorithm, header.labels
-    elif isinstance(body, GenerateKey | ImportKey):
-        algorithm, labels = body.algorithm, body.labels
-    else:
-        algorithm, labels = Algorithm.NONE, body.labels if isinstance(body, Making) else ()
-    return Subject(
-        operation=operation_of(body),
-        principal_id=initiator[0],
-        roles=initiator[1],
-        algorithm=algorithm,
-        labels=frozenset(labels),
-        facts=None if content is None else content.facts,
-        path=body.path if isinstance(body, Sign | DeriveKey) else "",
-        key_id="" if header is None else header.key_id,
-    )

@@ -37,13 +37,15 @@ class BatchApproval(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class WantedView(Struct, frozen=True, kw_only=True):
-    """What a rule that could allow still lacks: `count` people with `role`. By the host's preview."""
+    """What a rule that could allow still lacks: `count` people with `role`. `others`: how many more than `missing`
+    could. By the host's preview."""
 
     rule: str
     role: str
     count: int
     counted: list[str]
     missing: list[str]
+    others: int = 0
 
 
 class ApprovalView(Struct, frozen=True, kw_only=True):

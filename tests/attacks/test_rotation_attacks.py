@@ -48,7 +48,7 @@ async def test_a_record_below_the_floor_is_refused_for_everything_but_reseal(wal
     await generation(wallet, 1)
     seed = made(await wallet.stack.ask(wallet.alice, "generate_seed", labels=["treasury"]))
     request_id = "seal-00000001"
-    sealed = await wallet.seal(request_id, b"a secret")
+    sealed = await wallet.seal("seal", request_id, b"a secret")
     secret = made(
         await wallet.stack.ask(wallet.alice, "seal", request_id=request_id, labels=["treasury"], sealed=sealed)
     )

@@ -329,6 +329,30 @@ async def test_an_item_put_back_is_refused_by_a_boot_that_saw_a_newer_one(dynamo
     assert await dynamo.used() == (2, 0)
 
 
+async def test_a_reset_forgives_one_item_put_back_and_not_the_next(short_directory: Path) -> None:
+    """The admins signed it for one mishap. The host makes another, and sends what they signed once more."""
+    async with open_limited(short_directory, "dynamodb", most=10) as limited:
+        table = limited.dynamo
+        assert table is not None
+        await spend(limited, 1)
+        old = table.item()
+        await spend(limited, 1)
+        assert old is not None
+        table.put(old)
+        refused(await limited.sign(), Code.USAGE_ROLLBACK)
+        await limited.reset()
+        await spend(limited, 1)
+        assert await limited.used() == (3, 0), "what this boot knew counts, although the item knew less"
+        for put_back in (lambda: table.put(old), table.delete):
+            put_back()
+            item = table.item()
+            refused(await limited.sign(), Code.USAGE_ROLLBACK)
+            await fails(limited.reset(), Code.USAGE_INVALID, "$.boot_id (used up)")
+            refused(await limited.sign(), Code.USAGE_ROLLBACK)
+            assert await limited.used() == (3, 0)
+            assert table.item() == item
+
+
 ANSWERS = (
     b"",
     b"{",
