@@ -15,6 +15,9 @@ from typing import Any
 
 from bip_utils import Bip32KeyError, Bip32PathError, Bip32Slip10Ed25519, Bip32Slip10Secp256k1
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from outsider import open_with
 from secrets_scan import Index
 
@@ -55,7 +58,8 @@ def _secrets(spool: Spool, facts: list[dict[str, Any]], counts: Counter[str]) ->
     for fact in facts:
         if "sealed" in fact:
             keys[bytes.fromhex(fact["sealed"])] = bytes.fromhex(fact["hex"])
-            note(bytes.fromhex(fact["hex"]), "data key of KMS", fact["label"])
+            for secret in _scalars(bytes.fromhex(fact["hex"])):
+                note(secret, "data key of KMS", fact["label"])
         elif "secret" in fact:
             for secret in _parts(bytes.fromhex(fact["hex"])):
                 note(secret, fact["secret"], fact["label"])
@@ -89,6 +93,22 @@ def _parts(secret: bytes) -> list[bytes]:
     if len(secret) > end and secret[end : end + 1] == b"{":
         return [secret[4:end]]
     return [secret]
+
+
+def _scalars(key: bytes) -> list[bytes]:
+    """What is secret of a data key, or of the private half of a key pair (PKCS #8), whose form and modulus are not."""
+    try:
+        private = load_der_private_key(key, None)
+    except ValueError:
+        return [key]  # a data key, or a MAC
+    if isinstance(private, RSAPrivateKey):
+        numbers = private.private_numbers()
+        found = [numbers.d, numbers.p, numbers.q]
+    elif isinstance(private, EllipticCurvePrivateKey):
+        found = [private.private_numbers().private_value]
+    else:
+        return [key]
+    return [number.to_bytes(-(-number.bit_length() // 8), "big") for number in found]
 
 
 def _children(seed: bytes | None, path: str) -> Iterator[bytes]:

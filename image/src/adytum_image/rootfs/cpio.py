@@ -62,6 +62,8 @@ def read(data: bytes) -> Tree:
             raise CpioError("CPIO_FORM")
         at = end
         if path == _TRAILER:
+            if node != Node(mode=0):
+                raise CpioError("CPIO_FORM")
             break
         if path <= previous or not (node.is_file or node.is_link or node.is_directory):
             raise CpioError("CPIO_ORDER")
