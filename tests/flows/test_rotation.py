@@ -278,3 +278,19 @@ async def test_records_move_to_another_kms_key(open_site: Any) -> None:
     assert (ended["state"], ended["resealed"], traffic.failed) == ("complete", 12, [])
     newest = await rows(site, "SELECT DISTINCT ON (key_id) kms_key_id FROM key_envelopes ORDER BY key_id, version DESC")
     assert {row[0] for row in newest} == {site.stack.key_arn}
+
+
+async def test_policies_that_are_pushed_on_the_way_stop_nothing(open_site: Any) -> None:
+    """What is under way is refused for the moment, and comes again: by the worker, and by the client that signs."""
+    site: Site = await open_site(60)
+    await site.put_policy(generation=2)
+    begun = await site.start()
+    async with site.worker(), site.traffic() as traffic:
+        for ended in (5, 20, 35, 50):
+            await site.until(begun.id, ended=ended)
+            await site.put_policy(generation=2)
+        done = await site.until(begun.id, states=("complete", "incomplete", "paused"))
+        await traffic.more(5)
+    assert (done.state, done.resealed, done.failed, traffic.failed, traffic.wrong) == ("complete", 60, 0, [], [])
+    doubled = await rows(site, "SELECT key_id FROM key_envelopes GROUP BY key_id HAVING count(*) <> 2")
+    assert doubled == []
