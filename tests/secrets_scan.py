@@ -142,6 +142,7 @@ class Index:
         self.ignored = [name for name in secrets if name not in self._secrets]
         self._windows: set[int] = set()
         self._numbers: dict[bytes, str] = {}
+        self._holders: dict[bytes, list[tuple[str, bytes]]] = {}  # of windows that were hit: looked up once
         dull: set[int] = set()
         for name, secret in self._secrets.items():
             for order in (secret, secret[::-1]):
@@ -181,10 +182,17 @@ class Index:
                 at = shift + number * _WINDOW
                 places.setdefault(layer[at : at + _WINDOW], []).append(at)
         for window, ats in places.items():
-            for name, secret in self._secrets.items():
-                for order in (secret, secret[::-1]):
-                    if window in order and any(_is_same(layer, at, order, window) for at in ats):
-                        yield name
+            for name, order in self._who_holds(window):
+                if any(_is_same(layer, at, order, window) for at in ats):
+                    yield name
+
+    def _who_holds(self, window: bytes) -> list[tuple[str, bytes]]:
+        """(name, secret or secret backwards) of each that has `window` in it."""
+        found = self._holders.get(window)
+        if found is None:
+            both = ((name, order) for name, secret in self._secrets.items() for order in (secret, secret[::-1]))
+            found = self._holders[window] = [(name, order) for name, order in both if window in order]
+        return found
 
 
 def _words(data: bytes, shift: int) -> memoryview:
