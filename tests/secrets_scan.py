@@ -206,9 +206,14 @@ def _is_dull(word: int) -> bool:
     return len(set(word.to_bytes(_WINDOW, "big"))) < 4
 
 
+def is_text(secret: bytes) -> bool:
+    """What somebody has written, and not drawn."""
+    return _TEXT.fullmatch(secret) is not None
+
+
 def _is_same(layer: bytes, at: int, secret: bytes, window: bytes) -> bool:
     """Whether enough of `secret` stands around `at`."""
-    least = min(len(secret), _LEAST_TEXT) if _TEXT.fullmatch(secret) else _LEAST
+    least = min(len(secret), _LEAST_TEXT) if is_text(secret) else _LEAST
     place = secret.find(window)
     while place >= 0:
         back = 0

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leaks.judge import judge
 from leaks.plugin import FLOORS, too_little
-from leaks.spool import VARIABLE
+from leaks.spool import VARIABLE, Spool
 from secrets_scan import Index, forms, search
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,3 +144,19 @@ def test_13_bytes_in_a_row_are_found_wherever_they_begin() -> None:
     secret = bytes(range(32))
     for at in range(8):
         assert search({"file": b"." * at + secret[5:18] + b"."}, {"it": secret}) == [("file", "it", "raw")]
+
+
+def test_what_was_drawn_is_looked_for_everywhere_and_what_was_written_where_it_was_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, drawn = Spool(tmp_path), bytes(range(100, 132))
+    written = b"the pass phrase of the two of us, 17"
+    pair = b'{"access_key_id":"AKIAADYTUMANCHORUSER","secret_access_key":"%s"}' % (b"wJalrXUtnFEMI/K7MDENG/bPxRfiCY")
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "tests/test_one.py::test_a (call)")
+    for secret in (drawn, written, pair):
+        spool.secret("a secret", secret)
+    spool.file("printed", b"in the file that used it: " + written)
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "tests/test_two.py::test_b (call)")
+    spool.file("printed", b"elsewhere: " + written + b" and " + drawn.hex().encode() + pair[:56])
+    found = [(file, form) for file, _, form in judge(spool).findings]
+    assert found == [("printed of tests/test_one.py::test_a", "raw"), ("printed of tests/test_two.py::test_b", "hex")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -19,18 +20,21 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 from outsider import open_with
-from secrets_scan import Index
+from secrets_scan import Index, is_text
 
 from adytum_wire.record import Record
 from adytum_wire.types import RecordKind
 from leaks.spool import Spool
 from leaks.verdict import Verdict
 
+_KEY_PAIR = re.compile(rb'"secret_access_key":\s*"([^"]{16,})"')
+
 
 def judge(spool: Spool) -> Verdict:
     verdict = Verdict()
     facts = list(spool.facts())
-    index = Index(_secrets(spool, facts, verdict.counts))
+    secrets, homes = _secrets(spool, facts, verdict.counts)
+    index = Index(secrets)
     verdict.counts["secrets"] = len(index)
     seen: set[bytes] = set()
     for fact in facts:
@@ -43,17 +47,24 @@ def judge(spool: Spool) -> Verdict:
             lines = [line for line in data.split(b"\n") if line not in seen]  # every dump has the same tables
             seen.update(lines)
             for secret, form in index.search_one(b"\n".join(lines)):
-                verdict.findings.append((f"{fact['kind']} of {fact['label']}", secret, form))
+                if secret not in homes or _file(fact["label"]) in homes[secret]:
+                    verdict.findings.append((f"{fact['kind']} of {fact['label']}", secret, form))
     return verdict
 
 
-def _secrets(spool: Spool, facts: list[dict[str, Any]], counts: Counter[str]) -> dict[str, bytes]:
-    """By a name that says what it is and which test used it. Each secret is there once."""
+def _secrets(
+    spool: Spool, facts: list[dict[str, Any]], counts: Counter[str]
+) -> tuple[dict[str, bytes], dict[str, set[str]]]:
+    """By a name that says what it is and which test used it; each secret is there once. And for each that is plain text
+    the test files that used it: what people write, other tests write for no secret at all."""
     named: dict[bytes, str] = {}
+    used: dict[bytes, set[str]] = {}
     keys: dict[bytes, bytes] = {}
 
     def note(secret: bytes, what: str, label: str = "") -> None:
         named.setdefault(secret, f"{what} ({label})" if label else what)
+        if label and is_text(secret):
+            used.setdefault(secret, set()).add(_file(label))
 
     for fact in facts:
         if "sealed" in fact:
@@ -83,12 +94,20 @@ def _secrets(spool: Spool, facts: list[dict[str, Any]], counts: Counter[str]) ->
             note(child, f"key below a seed, {path[:80]}")
     for number, secret in enumerate(spool.random()):
         note(secret, f"random bytes {number} of an enclave")
-    return {f"{number}: {what}": secret for number, (secret, what) in enumerate(named.items())}
+    by_name = {f"{number}: {what}": secret for number, (secret, what) in enumerate(named.items())}
+    return by_name, {name: used[secret] for name, secret in by_name.items() if secret in used}
+
+
+def _file(label: str) -> str:
+    return label.partition("::")[0]
 
 
 def _parts(secret: bytes) -> list[bytes]:
-    """What is secret of it: of a keystore file that was sealed with its password (spec/import.md), the password. The
-    file is ciphertext, and its address is in every record."""
+    """What is secret of it. Of a keystore file that was sealed with its password (spec/imports.md), the password: the
+    file is ciphertext, and its address is in every record. Of an AWS key pair, well-formed or not, the secret half."""
+    pair = _KEY_PAIR.findall(secret)
+    if pair or b"access_key" in secret:
+        return pair
     end = 4 + int.from_bytes(secret[:4], "big")
     if len(secret) > end and secret[end : end + 1] == b"{":
         return [secret[4:end]]
